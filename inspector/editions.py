@@ -1,0 +1,26 @@
+"""How each Caffe version behaved where it matters for a net's graph, shapes and memory: flags, no code.
+
+A flag is read where the rule lives (`splits`, `graph`, `layers`, `memory`); nothing ever compares an edition's name.
+Sources: the BVLC history between v0.99 (March 2014) and master (2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """Behaviour of one Caffe version; the defaults are those of BVLC master."""
+
+    name: str
+    nd_blobs: bool = True  # since rc3 a blob has any number of axes; before, always num, channels, height, width
+    split_keeps_name: bool = False  # up to v0.9999 a split's first top is the blob itself, in place
+    automatic_tops: bool = True  # a loss layer without tops gets one; before rc it has none
+    loss_weights: bool = True  # losses are weighted tops, and a weighted top that is read elsewhere is split
+    input_layers: bool = True  # since rc4 `input:` fields become an Input layer
+    memory: str = "all"  # "all" tops | "not_in_place" (v0.99) | "inputs" (v0.9999) | "all_but_inputs" (rc to rc3)
+    backward: str = "losses"  # "losses": only what lies under a loss | "forward": whatever follows a learnable layer
+
+
+MASTER = Edition("master")

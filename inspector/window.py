@@ -1,0 +1,73 @@
+"""Geometry of sliding windows: the one place that knows kernel, stride, pad, dilation and both directions of output size.
+
+Rules: Caffe's conv_layer.cpp, deconv_layer.cpp, im2col.cpp (dilated extent) and pooling_layer.cpp (rounding, and the clip that drops
+a last window that would start outside the image padded on one side).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+def quotient(dividend: int, divisor: int) -> int:
+    """Integer division as C++ does it: towards zero, so that (2 - 5) / 2 is -1 and not -2."""
+    magnitude = abs(dividend) // abs(divisor)
+    return magnitude if (dividend < 0) == (divisor < 0) else -magnitude
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window per spatial axis; all four tuples have one entry per axis, outermost first."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    pad: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Size of the dilated kernel per axis: dilation * (kernel - 1) + 1."""
+        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+
+    def convolved(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Output size per axis of a convolution over inputs of `sizes`."""
+        return tuple(
+            quotient(n + 2 * p - e, s) + 1 for n, p, e, s in zip(sizes, self.pad, self.extent, self.stride, strict=True)
+        )
+
+    def deconvolved(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Output size per axis of the transposed convolution over inputs of `sizes`."""
+        return tuple(s * (n - 1) + e - 2 * p for n, p, e, s in zip(sizes, self.pad, self.extent, self.stride, strict=True))
+
+    def pooled(self, sizes: Sequence[int], *, ceil: bool = True) -> tuple[int, ...]:
+        """Output size per axis of a pooling; with padding, the last window must start inside the image or its leading pad.
+
+        Caffe applies the clip to both axes as soon as either is padded.
+        """
+        clip = any(self.pad)
+        result = []
+        for n, k, s, p in zip(sizes, self.kernel, self.stride, self.pad, strict=True):
+            # Caffe divides as float32 before it rounds; that is exact up to 2^24 and so for every size that it can hold
+            steps = math.ceil((n + 2 * p - k) / s) if ceil else math.floor((n + 2 * p - k) / s)
+            out = steps + 1
+            if clip and (out - 1) * s >= n + p:
+                out -= 1
+            result.append(out)
+        return tuple(result)
+
+    def __str__(self) -> str:
+        """Short form for tables: `11x11/4`, `3x3+1`, `3x3+2d2`; one figure per axis only where they differ."""
+
+        def figure(values: Sequence[int]) -> str:
+            return str(values[0]) if len(set(values)) == 1 else "x".join(map(str, values))
+
+        text = "x".join(map(str, self.kernel))
+        if any(s != 1 for s in self.stride):
+            text += "/" + figure(self.stride)
+        if any(self.pad):
+            text += "+" + figure(self.pad)
+        if any(d != 1 for d in self.dilation):
+            text += "d" + figure(self.dilation)
+        return text
