@@ -1,0 +1,182 @@
+"""Imports point one way: a table of ranks, held against the syntax tree of every module, imports inside functions included."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("caffe_proto", "inspector", "cli")
+
+# A module imports from its own row and the rows above it, never from below, and never in a circle. A new module gets a place here.
+RANKS = (
+    ("caffe_proto", "caffe_proto.caffe_pb2"),
+    ("inspector._version", "inspector.editions", "inspector.errors", "inspector.lazy", "inspector.window"),
+    ("inspector.kernels", "inspector.kernels.*", "inspector.shelf"),
+    ("inspector.caffemodel", "inspector.draft", "inspector.phases", "inspector.prototxt", "inspector.splits", "inspector.upgrade"),
+    ("inspector.layers", "inspector.layers.*"),
+    ("inspector.graph",),
+    ("inspector.needs", "inspector.shapes"),
+    (  # reports: graph -> plain data
+        "inspector.check",
+        "inspector.compare",
+        "inspector.cost",
+        "inspector.explain",
+        "inspector.log",
+        "inspector.logdiff",
+        "inspector.memory",
+        "inspector.receptive",
+        "inspector.summary",
+    ),
+    ("inspector.plan", "inspector.preprocess", "inspector.weights"),
+    ("inspector.run",),
+    ("inspector.net",),
+    ("inspector",),
+    ("cli", "cli.main", "cli.options", "cli.show"),
+    ("inspector.__main__",),
+)
+
+# Modules that are loaded only when something is computed, and so may import NumPy at their top.
+COMPUTING = ("inspector.kernels.*", "inspector.plan", "inspector.preprocess", "inspector.run", "inspector.weights")
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the packages by its dotted name; a package is its __init__."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(modules()[module].read_text(encoding="utf-8"))
+
+
+def only_types(node: ast.AST) -> bool:
+    """Whether this is `if TYPE_CHECKING:`, whose body never runs."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def walk(node: ast.AST, *, functions: bool) -> Iterator[ast.AST]:
+    """The nodes that run: without type-checking blocks, and without the bodies of functions where they are not asked for."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and not functions:
+            continue
+        yield child
+        if only_types(child):
+            for other in child.orelse:
+                yield other
+                yield from walk(other, functions=functions)
+        else:
+            yield from walk(child, functions=functions)
+
+
+def targets(module: str, *, functions: bool = True) -> set[str]:
+    """What a module imports: our modules by their full name, others by their first name; LazyModule("...") counts too."""
+    return {name if name in modules() else name.partition(".")[0] for name in written(module, functions=functions)}
+
+
+def written(module: str, *, functions: bool) -> Iterator[str]:
+    """The dotted names in a module's import statements, relative ones made absolute, `from package import module` resolved."""
+    package = module if modules()[module].name == "__init__.py" else module.rpartition(".")[0]
+    for node in walk(tree(module), functions=functions):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=source, names=names, level=level):
+                base = package.split(".")[: len(package.split(".")) - level + 1] if level else []
+                origin = ".".join([*base, *([source] if source else [])])
+                for alias in names:
+                    inner = f"{origin}.{alias.name}"
+                    yield inner if inner in modules() else origin
+            case ast.Call(func=ast.Name(id="LazyModule"), args=[ast.Constant(value=str(name))]) if functions:
+                yield name
+
+
+def rank(module: str) -> int:
+    for position, row in enumerate(RANKS):
+        if any(fnmatchcase(module, pattern) for pattern in row):
+            return position
+    pytest.fail(f"module {module} has no place in RANKS of tests/test_imports.py: add it to the row of what it may import")
+
+
+def ours(module: str) -> set[str]:
+    return {target for target in targets(module) if target in modules()} - {module}
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_point_up_the_table(module: str) -> None:
+    wrong = sorted(target for target in ours(module) if rank(target) > rank(module))
+    assert not wrong, f"{module} imports {', '.join(wrong)}, which lies below it"
+
+
+def test_no_circles() -> None:
+    try:
+        TopologicalSorter({module: ours(module) for module in modules()}).prepare()
+    except CycleError as error:
+        pytest.fail(f"modules import each other in a circle: {' -> '.join(error.args[1])}")
+
+
+def test_only_cli_imports_click_or_rich() -> None:
+    speakers = {module for module in modules() if targets(module) & {"click", "rich"}}
+    assert all(module.startswith("cli") for module in speakers), speakers
+
+
+def test_nothing_imports_cli_but_the_entry_point() -> None:
+    readers = {m for m in modules() if not m.startswith("cli") and any(t.partition(".")[0] == "cli" for t in targets(m))}
+    assert readers <= {"inspector.__main__"}
+
+
+def test_kernels_never_see_a_proto() -> None:
+    for module in modules():
+        if module.startswith("inspector.kernels"):
+            proto = {t for t in targets(module) if t.startswith(("caffe_proto", "google", "inspector.layers"))}
+            assert not proto, f"{module} imports {proto}"
+
+
+def test_imports_are_relative_inside_a_package_and_absolute_across() -> None:
+    for module in modules():
+        package = module.partition(".")[0]
+        for node in walk(tree(module), functions=True):
+            if isinstance(node, ast.ImportFrom) and not node.level and module != "inspector.__main__":
+                assert (node.module or "").partition(".")[0] != package, f"{module}, line {node.lineno}: write it relative"
+
+
+def test_numpy_waits_until_something_is_computed() -> None:
+    eager = {m for m in modules() if "numpy" in targets(m, functions=False)}
+    wrong = sorted(m for m in eager if not any(fnmatchcase(m, pattern) for pattern in COMPUTING))
+    assert not wrong, f"{', '.join(wrong)}: use `from .lazy import np`, or join COMPUTING if nothing loads it for a summary"
+
+
+@pytest.mark.parametrize(
+    ("statement", "banned"),
+    [
+        ("import inspector", {"google", "numpy", "click", "rich", "difflib"}),
+        ("import cli.main", {"google", "numpy", "rich", "PIL", "h5py", "importlib.metadata"}),
+    ],
+)
+def test_start_up_is_lazy(statement: str, banned: set[str]) -> None:
+    code = f"import sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert not banned & set(loaded)
+
+
+def test_public_names_are_found_and_others_are_not() -> None:
+    import inspector
+
+    assert inspector.InspectorError.__module__ == "inspector.errors"
+    assert set(inspector.__all__) <= set(dir(inspector))
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = inspector.nonsense
