@@ -33,11 +33,15 @@ INT_MAX = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class ParamShape:
-    """One parameter blob that a layer owns: what it is called in prose, its shape, and its FillerParameter (None: zeros)."""
+    """One parameter blob that a layer owns: what it is called in prose, its shape, and its FillerParameter (None: zeros).
+
+    A `fixed` one is a running statistic, which no solver touches: its lr_mult is 0 whatever the net says.
+    """
 
     name: str
     shape: Shape
     filler: Any = None
+    fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +132,6 @@ class Layer:
     def can_force_backward(self, bottom: int) -> bool:
         """Whether `force_backward` reaches this bottom (Caffe's AllowForceBackward): not through a loss's labels."""
         return bottom != 1 if self.loss else True
-
-    def default_loss_weight(self, top: int) -> float:
-        """The weight of a top when the prototxt gives none (Caffe's SetLossWeights and LossLayer::LayerSetUp)."""
-        return 1.0 if self.loss and top == 0 else 0.0
 
     # ---- what the executor asks
 

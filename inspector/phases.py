@@ -1,0 +1,76 @@
+"""Which layers a net keeps: include and exclude rules against a NetState (Net::FilterNet and Net::StateMeetsRule)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from caffe_proto import caffe_pb2
+
+from .draft import Draft, Event, Path
+from .errors import Refusal
+
+
+def set_state(proto: Any, phase: int, level: int = 0, stages: Sequence[str] = ()) -> Any:
+    """A copy of the net with its state as Caffe sets it when it opens a file: the caller's phase and level win, stages add up."""
+    out = caffe_pb2.NetParameter()
+    out.CopyFrom(proto)
+    out.state.phase = phase
+    out.state.stage.extend(stages)
+    out.state.level = level
+    return out
+
+
+def mismatch(state: Any, rule: Any) -> tuple[str, dict[str, Any]] | None:
+    """The first clause of a NetStateRule that the NetState does not meet, as (kind, values), or None when the rule is met."""
+    if rule.HasField("phase") and rule.phase != state.phase:
+        return "phase", {"have": state.phase, "rule": rule.phase}
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        return "min-level", {"have": state.level, "rule": rule.min_level}
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        return "max-level", {"have": state.level, "rule": rule.max_level}
+    for stage in rule.stage:
+        if stage not in state.stage:
+            return "stage", {"rule": stage}
+    for stage in rule.not_stage:
+        if stage in state.stage:
+            return "not-stage", {"rule": stage}
+    return None
+
+
+def select(draft: Draft) -> Draft:
+    """The net without the layers that its state leaves out. Every rule that was tried and not met is an event."""
+    source = draft.proto
+    out = caffe_pb2.NetParameter()
+    out.CopyFrom(source)
+    out.ClearField("layer")
+    events: list[Event] = []
+    origins: list[Path | None] = []
+    error: Refusal | None = None
+
+    def meets(rule: Any, layer: Any) -> bool:
+        failed = mismatch(source.state, rule)
+        if failed:
+            kind, values = failed
+            events.append(Event("rule-" + kind, {**values, "layer": layer.name}))
+        return failed is None
+
+    for layer, origin in zip(source.layer, draft.origins, strict=True):
+        if layer.include and layer.exclude:
+            if error is None:
+                error = Refusal(
+                    f"has {len(layer.include)} include and {len(layer.exclude)} exclude rules",
+                    code="include-and-exclude",
+                    layer=layer.name,
+                    layer_type=layer.type,
+                    where=draft.locate((*origin, "exclude", 0)) if origin else None,
+                    remedy="keep one kind",
+                    event=len(events),
+                )
+            continue
+        # any() stops at the first rule that is met, and so do Caffe's messages
+        kept = any(meets(rule, layer) for rule in layer.include) if layer.include else not any(meets(rule, layer) for rule in layer.exclude)
+        if kept:
+            out.layer.add().CopyFrom(layer)
+            origins.append(origin)
+    return draft.then(out, tuple(origins), events, error)
