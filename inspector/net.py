@@ -1,0 +1,300 @@
+"""The front door: `load` a net, ask it anything.
+
+    >>> import inspector
+    >>> net = inspector.load("caffenet")
+    >>> net.blobs["conv1"].shape
+    (10, 96, 55, 55)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import graph as graphs
+from . import memory, needs, opening, phases, shapes, splits, upgrade
+from .draft import Draft
+from .editions import MASTER, Edition
+from .errors import Finding, InspectorError, Refusal
+from .graph import Blob, Graph, Node, Param
+from .layers import Shape
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .run import Executor
+    from .summary import Summary
+    from .weights import Weights
+
+PHASES = {"TRAIN": 0, "TEST": 1}
+
+
+def build(draft: Draft, given: Mapping[str, Shape] | None = None, edition: Edition = MASTER) -> Graph:
+    """Proto to graph, one pass after the other; `draft.proto.state` says the phase."""
+    draft = phases.select(draft)
+    filtered = draft.proto
+    draft = splits.insert(draft, edition)
+    graph = graphs.connect(draft, filtered, edition)
+    graph = shapes.infer(graph, given)
+    return needs.mark(graph)
+
+
+def load(
+    path_or_name: str | os.PathLike[str],
+    phase: str = "TEST",
+    level: int = 0,
+    stages: Sequence[str] = (),
+    given: Mapping[str, Shape] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+) -> Net:
+    """A net from a prototxt, a binary NetParameter, a solver (followed to the net of `phase`), or the name of a model that ships.
+
+    `given` maps blob names to shapes that the file does not settle, such as a data layer's tops. `weights` is a caffemodel, whose
+    values are read when they are first used.
+
+    Raises InspectorError only where the file cannot be read as a net. One that Caffe would refuse still loads: see `Net.error`.
+    """
+    net = Net(opening.file(path_or_name, _phase(phase)), phase, level, stages, given)
+    if weights is not None:
+        net.load_weights(weights)
+    return net
+
+
+def loads(
+    text: str | bytes,
+    phase: str = "TEST",
+    level: int = 0,
+    stages: Sequence[str] = (),
+    given: Mapping[str, Shape] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "<text>",
+) -> Net:
+    """A net from prototxt text; everything else as `load`."""
+    net = Net(opening.text(text, name, _phase(phase)), phase, level, stages, given)
+    if weights is not None:
+        net.load_weights(weights)
+    return net
+
+
+def _phase(name: str) -> int:
+    if name not in PHASES:
+        raise InspectorError(f"phase is '{name}'", code="unknown-phase", remedy="use TRAIN or TEST")
+    return PHASES[name]
+
+
+class ParamView:
+    """One parameter blob as pycaffe shows it: `shape`, `data` (writable, also by assignment) and `diff`, its gradient."""
+
+    __slots__ = ("_net", "_param")
+
+    def __init__(self, net: Net, param: Param) -> None:
+        self._net = net
+        self._param = param
+
+    @property
+    def shape(self) -> Shape:
+        return self._param.shape
+
+    @property
+    def data(self) -> np.ndarray:
+        return self._net.weights[self._param]
+
+    @data.setter
+    def data(self, values: Any) -> None:
+        self._net.weights.set(self._param, values)
+
+    @property
+    def diff(self) -> np.ndarray:
+        return self._net.executor.param_diff(self._param)
+
+    def __repr__(self) -> str:
+        return f"<param {self._param.name} {self._param.shape}>"
+
+
+class Net:
+    """A net as Caffe would build it: upgraded, filtered, splits inserted, every shape worked out."""
+
+    def __init__(
+        self,
+        opened: opening.Opened,
+        phase: str = "TEST",
+        level: int = 0,
+        stages: Sequence[str] = (),
+        given: Mapping[str, Shape] | None = None,
+        edition: Edition = MASTER,
+    ) -> None:
+        self.opened = opened
+        self.phase = phase
+        self.edition = edition
+        self.given = {name: tuple(int(size) for size in shape) for name, shape in (given or {}).items()}
+        draft = upgrade.net(Draft(opened.proto, locate=opened.locate), edition)
+        state = opened.state
+        if state is not None:  # what the solver says of this net's state
+            level, stages = level or state.level, [*state.stage, *stages]
+        proto = phases.set_state(draft.proto, _phase(phase), level, stages)
+        self.draft = draft.then(proto, draft.origins, [])
+        self.graph = build(self.draft, self.given, edition)
+        self._weights: Weights | None = None
+        self._executor: Executor | None = None
+
+    # ---- structure
+
+    @property
+    def name(self) -> str:
+        return self.graph.name
+
+    @property
+    def layers(self) -> list[Node]:
+        """What Caffe would build, in order: each with name, type, bottoms, tops (blobs with name and shape)."""
+        return self.graph.nodes
+
+    @property
+    def blobs(self) -> dict[str, Blob]:
+        """The last blob of each name."""
+        return self.graph.blobs
+
+    @property
+    def inputs(self) -> list[str]:
+        return self.graph.inputs
+
+    @property
+    def outputs(self) -> list[str]:
+        return self.graph.outputs
+
+    @property
+    def params(self) -> dict[str, list[ParamView]]:
+        """Parameter blobs by layer name, for layers that have any."""
+        return {node.name: [ParamView(self, param) for param in node.params] for node in self.graph.nodes if node.params}
+
+    @property
+    def memory_required(self) -> int:
+        """Bytes that Caffe reports as "Memory required for data"; blobs of unknown shape count nothing."""
+        return memory.required(self.graph)
+
+    def blob(self, name: str) -> Blob:
+        """A blob by name, or as `BLOB@LAYER` the value that LAYER left there. Raises InspectorError with a suggestion."""
+        plain, at, layer = name.partition("@")
+        found = None
+        for node in self.graph.nodes:
+            for top in node.tops:
+                if top.name == name or (at and top.name == plain and node.name == layer):
+                    found = top
+        if found is None:
+            from difflib import get_close_matches
+
+            close = get_close_matches(plain, self.blobs, 1)
+            remedy = f"did you mean '{close[0]}'?" if close else "see summary for the blobs"
+            raise InspectorError(f"the net has no blob '{name}'", code="no-such-blob", remedy=remedy)
+        return found
+
+    # ---- trouble
+
+    @property
+    def error(self) -> Refusal | None:
+        """The first thing that Caffe would stop at, None if it accepts the net."""
+        return opening.parse_refusal(self.opened.findings) or self.graph.error
+
+    def check(self) -> None:
+        """Raise `error`, if there is one."""
+        if self.error is not None:
+            raise self.error
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Everything found: what Caffe would refuse (all of it, not only the first), assumptions, missing data sources."""
+        return [*self.opened.findings, *(stop.refusal.finding for stop in self.graph.stops), *self.graph.notes, *self._missing_sources()]
+
+    def _missing_sources(self) -> Iterator[Finding]:
+        for node in self.graph.nodes:
+            for source in node.layer.sources() if node.layer.data else ():
+                if not os.path.exists(source) and not (self.opened.folder / source).exists():
+                    where = self.graph.locate(node.origin) if node.origin else None
+                    remedy = f"give shapes instead, such as --shape {node.tops[0].name if node.tops else 'data'}=1x3x227x227"
+                    yield Finding("missing-source", f"reads '{source}', which is not there", "warning", where, node.name, node.type, remedy)
+
+    # ---- reports
+
+    def summary(self) -> Summary:
+        """The layer table with its totals, as plain data."""
+        from .summary import summarise
+
+        return summarise(self)
+
+    # ---- numbers
+
+    @property
+    def weights(self) -> Weights:
+        """The parameters' values; without a caffemodel what the fillers say, and zeros where there is none."""
+        if self._weights is None:
+            from .weights import Weights
+
+            self._weights = Weights(self.graph)
+        return self._weights
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Take parameters from a caffemodel by layer name (Net::CopyTrainedLayersFrom). Raises InspectorError listing every mismatch."""
+        from .caffemodel import open_weights
+        from .weights import Weights
+
+        self._weights = Weights(self.graph, open_weights(path))
+        self._executor = None
+
+    @property
+    def executor(self) -> Executor:
+        if self._executor is None:
+            self.check()
+            from .run import Executor
+
+            self._executor = Executor(self.graph, self.weights)
+        return self._executor
+
+    def seed(self, value: int) -> None:
+        """Start the net's one random generator again: dropout, stochastic pooling, random crops, fillers not yet used."""
+        self.weights.seed(value)
+        self.executor.seed(value)
+
+    def reshape(self, **inputs: Shape) -> None:
+        """Run the same net, with the same parameters, on other input shapes."""
+        given = {**self.given, **{name: tuple(int(size) for size in shape) for name, shape in inputs.items()}}
+        graph = build(self.draft, given, self.edition)
+        if graph.error is not None:
+            raise graph.error
+        if self._weights is not None:
+            self._weights = self._weights.moved_to(graph)
+        self.given, self.graph, self._executor = given, graph, None
+
+    def forward(
+        self,
+        blobs: Sequence[str] | None = None,
+        *,
+        start: str | None = None,
+        end: str | None = None,
+        check_numerics: bool = False,
+        **inputs: Any,
+    ) -> dict[str, np.ndarray]:
+        """Run the net on arrays named after its inputs; the net's outputs, or the blobs asked for, as float32.
+
+        A blob may be named `BLOB@LAYER`, the value as LAYER left it before a later in-place layer changed it. `start` and `end` are
+        layer names, both included; what `start` reads may be given like an input, and else keeps its value of the last run.
+        """
+        wanted = {name: self.blob(name) for name in (self.outputs if blobs is None else blobs)}
+        feeds = {self.blob(name) if "@" in name else self._fed(name): value for name, value in inputs.items()}
+        values = self.executor.forward(feeds, start=start, end=end, check_numerics=check_numerics)
+        return {name: values[blob] for name, blob in wanted.items() if blob in values or blobs is not None}
+
+    def _fed(self, name: str) -> Blob:
+        """The first blob of that name: what an input layer made, before anything worked on it in place."""
+        return self.blob(name).root
+
+    def backward(self, blobs: Sequence[str] | None = None, **top_diffs: Any) -> dict[str, np.ndarray]:
+        """Gradients of the net's inputs, or of the blobs asked for, after a `forward`.
+
+        Losses start from their loss weight, other outputs from `top_diffs` (zero where not given). An in-place chain shares one piece of
+        memory in Caffe, so a bare name is the gradient of its first blob; `BLOB@LAYER` is that of the value as LAYER left it.
+        """
+        names = self.inputs if blobs is None else blobs
+        wanted = {name: self.blob(name) if "@" in name else self._fed(name) for name in names}
+        diffs = {self.blob(name): value for name, value in top_diffs.items()}
+        self.executor.backward(diffs)
+        return {name: self.executor.diff(blob) for name, blob in wanted.items()}

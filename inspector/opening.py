@@ -1,0 +1,167 @@
+"""What was opened: a net's message out of whatever a person names, recognised by content and never by file name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+from caffe_proto import caffe_pb2
+
+from . import prototxt, shelf
+from .draft import Path
+from .errors import Finding, Position, Refusal, UnreadableError
+from .files import read_bytes
+
+TRAIN = 0
+
+
+@dataclass(slots=True)
+class Opened:
+    """A NetParameter as it was written, and where. `folder` is what relative paths inside it may be relative to."""
+
+    proto: Any
+    name: str  # as the person named it
+    path: FilePath | None = None
+    document: prototxt.Document | None = None
+    locate: Callable[[Path], Position | None] = lambda path: None
+    findings: list[Finding] = field(default_factory=list)
+    solver: Any = None  # the SolverParameter that led here
+    state: Any = None  # the NetState that the solver sets for this net
+    stored: Any = None  # caffemodel.StoredModel of a binary net, whose layers may hold weights
+
+    @property
+    def folder(self) -> FilePath:
+        return self.path.parent if self.path else FilePath()
+
+
+def text(source: str | bytes, name: str = "<text>", phase: int = 1) -> Opened:
+    """A net from prototxt text; a solver's text leads to the net of that phase."""
+    document = prototxt.parse(source, caffe_pb2.NetParameter, name)
+    if _is_solver(document):
+        return _follow(prototxt.parse(source, caffe_pb2.SolverParameter, name), None, phase)
+    return Opened(document.message, name, None, document, document.position, list(document.findings))
+
+
+def file(name: str | os.PathLike[str], phase: int = 1) -> Opened:
+    """A net from a prototxt, a binary NetParameter, a solver, or the name of a model that ships.
+
+    Raises UnreadableError with what the file is instead, where that can be told.
+    """
+    path = FilePath(name)
+    if not os.path.lexists(path):
+        path = shelf.resolve(os.fspath(name))
+    data = read_bytes(path)
+    if _looks_binary(data):
+        return _binary(path, os.fspath(name), data)
+    try:
+        document = prototxt.parse(data, caffe_pb2.NetParameter, os.fspath(name))
+    except UnreadableError:
+        _refuse_foreign(data, os.fspath(name))  # an HTML page is text too
+        raise
+    if _is_solver(document):
+        return _follow(prototxt.parse(data, caffe_pb2.SolverParameter, os.fspath(name)), path, phase)
+    if not document.message.ListFields():
+        _refuse_foreign(data, os.fspath(name))
+    return Opened(document.message, os.fspath(name), path, document, document.position, list(document.findings))
+
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x19\x1b-\x1f]")  # no prototxt has them; 0x1a ends old DOS files
+
+
+def _looks_binary(data: bytes) -> bool:
+    return _CONTROL.search(data, 0, 1 << 16) is not None
+
+
+def _refuse_foreign(data: bytes, name: str) -> None:
+    from .foreign import recognise
+
+    verdict = recognise(data[:4096], len(data))
+    if verdict:
+        raise UnreadableError(f"'{name}': {verdict}", code="foreign-file")
+
+
+def _binary(path: FilePath, name: str, data: bytes) -> Opened:
+    _refuse_foreign(data, name)
+    from .caffemodel import open_model
+
+    stored = open_model(path)
+    return Opened(stored.proto, name, path, stored=stored)
+
+
+# ---- solvers
+
+_SOLVER_FIELDS = frozenset(field.name for field in caffe_pb2.SolverParameter.DESCRIPTOR.fields)
+_NET_FIELDS = ("layer", "layers", "input")
+
+
+def _is_solver(document: prototxt.Document) -> bool:
+    """A text whose top-level fields mean more to a solver than to a net."""
+    message = document.message
+    if any(len(getattr(message, name)) for name in _NET_FIELDS):
+        return False
+    return any(not unknown.path and unknown.field in _SOLVER_FIELDS for unknown in document.unknown)
+
+
+def _follow(document: prototxt.Document, path: FilePath | None, phase: int) -> Opened:
+    """The net that a solver names for a phase (Solver::InitTrainNet, InitTestNets): the first test net for TEST."""
+    solver, name = document.message, document.name
+    inline, file_name, where = _net_of(solver, phase)
+    state = solver.train_state if phase == TRAIN else (solver.test_state[0] if solver.test_state else None)
+    if inline is not None:
+        result = Opened(inline, name, path, document, lambda inner: document.position((*where, *inner)), list(document.findings))
+    elif file_name:
+        target = _beside(file_name, path)
+        if target is None:
+            raise UnreadableError(
+                f"the solver names the net '{file_name}', which is neither below the current folder nor beside the solver",
+                code="solver-net-missing",
+                where=document.position(where),
+                remedy="start where the path leads, or name the net itself",
+            )
+        result = file(target, phase)
+        result.findings = [*document.findings, *result.findings]
+    else:
+        raise UnreadableError(
+            "the solver names no net for this phase",
+            code="solver-without-net",
+            where=document.position(()),
+            remedy="give it a net, train_net or test_net",
+        )
+    result.solver, result.state = solver, state
+    return result
+
+
+def _net_of(solver: Any, phase: int) -> tuple[Any, str, Path]:
+    if phase == TRAIN:
+        if solver.HasField("train_net_param"):
+            return solver.train_net_param, "", ("train_net_param",)
+        if solver.train_net:
+            return None, solver.train_net, ("train_net",)
+    else:
+        if solver.test_net_param:
+            return solver.test_net_param[0], "", ("test_net_param", 0)
+        if solver.test_net:
+            return None, solver.test_net[0], ("test_net", 0)
+    if solver.HasField("net_param"):
+        return solver.net_param, "", ("net_param",)
+    return None, solver.net or (solver.train_net if phase != TRAIN else ""), ("net",)
+
+
+def _beside(name: str, solver: FilePath | None) -> FilePath | None:
+    """Caffe takes the path from the current folder; people also start elsewhere, so the solver's folder and those above it count."""
+    folders = [FilePath(), *(solver.resolve().parents if solver else ())]
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def parse_refusal(findings: list[Finding]) -> Refusal | None:
+    """The first finding at which Caffe's own parser would have stopped, as a Refusal."""
+    for finding in findings:
+        if finding.severity == "error":
+            refusal = Refusal(finding.message, code=finding.code)
+            refusal.finding = finding
+            return refusal
+    return None

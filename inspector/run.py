@@ -1,0 +1,154 @@
+"""The executor: a graph, its weights, arrays in, arrays out. This is the specification, one step per layer, in the net's order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .errors import InspectorError
+from .graph import Blob, Graph, Node, Param
+from .layers import Context, shape_text
+from .weights import Weights
+
+
+class Executor:
+    """Runs one graph. Keeps every value of the last forward, and every gradient of the last backward, keyed by blob."""
+
+    def __init__(self, graph: Graph, weights: Weights, seed: int = 0) -> None:
+        self.graph = graph
+        self.weights = weights
+        self.values: dict[Blob, np.ndarray] = {}
+        self.diffs: dict[Blob, np.ndarray] = {}
+        self.param_diffs: dict[Param, np.ndarray] = {}
+        self.contexts: dict[Node, Context] = {}
+        self.forced = bool(graph.proto.force_backward)
+        self.seed(seed)
+
+    def seed(self, value: int) -> None:
+        """Start the generator again, from which every random layer draws."""
+        self.rng = np.random.default_rng(value)
+
+    # ---- forward
+
+    def forward(
+        self, feeds: Mapping[Blob, Any], *, start: str | None = None, end: str | None = None, check_numerics: bool = False
+    ) -> dict[Blob, np.ndarray]:
+        """Values of all blobs after running the nodes from `start` to `end` (names, both included)."""
+        for blob, value in feeds.items():
+            self.values[blob] = self._feed(blob, value)
+        for node in self._span(start, end):
+            if not all(top in feeds for top in node.tops) or not node.tops:
+                self._step(node)
+            if check_numerics:
+                self._check_numerics(node)
+        return self.values
+
+    def _span(self, start: str | None, end: str | None) -> list[Node]:
+        names = [node.name for node in self.graph.nodes]
+        for name in (start, end):
+            if name is not None and name not in names:
+                raise InspectorError(f"the net has no layer '{name}'", code="no-such-layer", remedy="see summary for the layers")
+        first = names.index(start) if start is not None else 0
+        last = names.index(end) if end is not None else len(names) - 1
+        return self.graph.nodes[first : last + 1]
+
+    def _feed(self, blob: Blob, value: Any) -> np.ndarray:
+        array = np.ascontiguousarray(value, dtype=np.float32)
+        if blob.shape is not None and array.shape != blob.shape:
+            raise InspectorError(
+                f"blob '{blob.name}' is {shape_text(blob.shape)}, and the array given is {shape_text(array.shape)}",
+                code="fed-shape",
+                remedy=f"call net.reshape({blob.name}={array.shape}) first",
+            )
+        return array
+
+    def _step(self, node: Node) -> None:
+        if node.layer.data and not node.bottoms and not hasattr(node.layer, "fill"):
+            missing = [top.name for top in node.tops if top not in self.values]
+            if not missing:
+                return
+            raise InspectorError(
+                f"needs an array for '{missing[0]}'",
+                code="input-not-given",
+                layer=node.name,
+                layer_type=node.type,
+                remedy=f"pass {missing[0]}=... to forward",
+            )
+        arrays = [self._value(blob, node) for blob in node.bottoms]
+        arrays += [self.weights[param] for param in node.params or ()]
+        context = self.contexts.get(node)
+        if context is None:
+            context = Context(train=node.layer.phase == 0, rng=self.rng, bottoms=len(node.bottoms), needs=self._needs(node))
+            self.contexts[node] = context
+        context.rng = self.rng
+        for blob, value in zip(node.tops, node.layer.forward(context, *arrays), strict=True):
+            self.values[blob] = value
+
+    def _value(self, blob: Blob, reader: Node) -> np.ndarray:
+        if blob not in self.values:
+            raise InspectorError(
+                f"reads '{blob.name}', which has no value yet", code="input-not-given", layer=reader.name, layer_type=reader.type
+            )
+        return self.values[blob]
+
+    def _needs(self, node: Node) -> list[bool]:
+        bottoms = [
+            needs or (self.forced and node.layer.can_force_backward(i)) for i, needs in enumerate(node.bottom_backward)
+        ]
+        specs = node.layer.proto.param
+        return bottoms + [self.forced or i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(node.params or ()))]
+
+    def _check_numerics(self, node: Node) -> None:
+        for blob in node.tops:
+            value = self.values.get(blob)
+            if value is not None and not np.isfinite(value).all():
+                kind = "NaN" if np.isnan(value).any() else "infinite"
+                raise InspectorError(
+                    f"makes a {kind} value in '{blob.name}', the first in the net", code="not-finite", layer=node.name, layer_type=node.type
+                )
+
+    # ---- backward
+
+    def backward(self, top_diffs: Mapping[Blob, Any]) -> None:
+        """Gradients of everything that needs one. Losses start from their weights; parameters' gradients start from zero."""
+        self.diffs = {blob: self._feed(blob, value) for blob, value in top_diffs.items()}
+        self.param_diffs = {}
+        for node in self.graph.nodes:
+            for blob, weight in zip(node.tops, node.loss_weights, strict=True):
+                if weight and blob in self.values and blob not in self.diffs:
+                    self.diffs[blob] = np.full_like(self.values[blob], weight)
+        for node in reversed(self.graph.nodes):
+            if (node.backward or self.forced) and node in self.contexts:
+                self._step_back(node)
+
+    def _step_back(self, node: Node) -> None:
+        tops = [self.diff(blob) for blob in node.tops]
+        context = self.contexts[node]
+        gradients = node.layer.backward(context, *tops)
+        targets: list[Blob | Param] = [*node.bottoms, *(node.params or ())]
+        for index, (target, gradient) in enumerate(zip(targets, gradients, strict=True)):
+            if gradient is None or not context.wants(index):
+                continue
+            if isinstance(target, Blob):
+                self.diffs[target] = self.diffs[target] + gradient if target in self.diffs else gradient
+            else:
+                owner = target.owner
+                if owner in self.param_diffs:
+                    self.param_diffs[owner] = self.param_diffs[owner] + gradient.reshape(owner.shape)
+                else:
+                    self.param_diffs[owner] = gradient.reshape(owner.shape)
+
+    def diff(self, blob: Blob) -> np.ndarray:
+        """The gradient of a blob; zeros where backward did not reach it."""
+        if blob not in self.diffs:
+            if blob not in self.values:
+                raise InspectorError(f"'{blob.name}' has no gradient before a forward", code="no-forward")
+            return np.zeros_like(self.values[blob])
+        return self.diffs[blob]
+
+    def param_diff(self, param: Param) -> np.ndarray:
+        """The gradient of a parameter, added up over the layers that share it; zeros where backward did not reach it."""
+        gradient = self.param_diffs.get(param.owner)
+        return np.zeros(param.shape, np.float32) if gradient is None else gradient.reshape(param.shape)
