@@ -21,7 +21,16 @@ RANKS = (
     ("caffe_proto", "caffe_proto.*"),
     ("inspector._version", "inspector.editions", "inspector.errors", "inspector.lazy", "inspector.window"),
     ("inspector.kernels", "inspector.kernels.*", "inspector.files", "inspector.shelf"),
-    ("inspector.caffemodel", "inspector.draft", "inspector.phases", "inspector.prototxt", "inspector.splits", "inspector.upgrade"),
+    (  # files and messages, before there is a graph
+        "inspector.caffemodel",
+        "inspector.draft",
+        "inspector.foreign",
+        "inspector.opening",
+        "inspector.phases",
+        "inspector.prototxt",
+        "inspector.splits",
+        "inspector.upgrade",
+    ),
     ("inspector.layers", "inspector.layers.*"),
     ("inspector.graph",),
     ("inspector.needs", "inspector.shapes"),
@@ -85,7 +94,7 @@ def walk(node: ast.AST, *, functions: bool) -> Iterator[ast.AST]:
 
 def targets(module: str, *, functions: bool = True) -> set[str]:
     """What a module imports: our modules by their full name, others by their first name; LazyModule("...") counts too."""
-    return {name if name in modules() else name.partition(".")[0] for name in written(module, functions=functions)}
+    return {name if name.startswith(PACKAGES) else name.partition(".")[0] for name in written(module, functions=functions)}
 
 
 def written(module: str, *, functions: bool) -> Iterator[str]:
