@@ -91,6 +91,16 @@ def shape_text(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape)) or "scalar"
 
 
+def caffe_shape(shape: Sequence[int]) -> str:
+    """A shape as Caffe prints it in messages, sizes and count (Blob::shape_string): `10 96 55 55 (2904000)`, `(1)` for a scalar."""
+    return " ".join([*map(str, shape), f"({count(shape)})"])
+
+
+def int32(value: int) -> int:
+    """A number of the prototxt as Caffe's int holds it: uint32 fields from 2^31 on turn negative."""
+    return (value + 2**31) % 2**32 - 2**31
+
+
 class Layer:
     """Base of every layer: the common answers. Subclasses override what differs."""
 
@@ -145,22 +155,29 @@ class Layer:
 
     # ---- helpers for subclasses
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the first top bears the first bottom's name: in Caffe both are one memory, which some checks and gradients notice."""
+        return bool(self.proto.bottom) and self.proto.top[:1] == self.proto.bottom[:1]
+
     def refuse(self, code: str, message: str, *, remedy: str = "", **values: Any) -> NoReturn:
         """Raise the Refusal of this layer: `values` are the numbers that Caffe's own message would print."""
+        values = {"type": self.type, **values}
         raise Refusal(message, code=code, layer=self.proto.name, layer_type=self.type, remedy=remedy, **values)
 
     def axis(self, index: int, shape: Shape) -> int:
         """A possibly negative axis as a position in `shape` (Blob::CanonicalAxisIndex)."""
         if not -len(shape) <= index < len(shape):
             self.refuse(
-                "axis-out-of-range",
+                "axis-out-of-range" if index >= len(shape) else "axis-out-of-range-negative",
                 f"axis {index} is outside a blob of {len(shape)} axes ({shape_text(shape)})",
-                remedy=f"use {-len(shape)} to {len(shape) - 1}",
+                remedy=f"use {-len(shape)} to {len(shape) - 1}" if shape else "a scalar has no axes",
                 axis=index,
                 axes=len(shape),
-                shape=shape,
+                least=-len(shape),
+                shape=caffe_shape(shape),
             )
-        return index % len(shape) if shape else 0
+        return index % len(shape)
 
     def legacy(self, shape: Shape, index: int) -> int:
         """num, channels, height or width (0 to 3) of a blob of up to 4 axes; 1 for a missing axis (Blob::LegacyShape)."""
@@ -188,7 +205,9 @@ class Layer:
                     f"{kind}-count-least", f"{verb} at least {least} {kind} blob(s), and {have} are named", need=least, have=have
                 )
             elif most is not None and have > most:
-                self.refuse(f"{kind}-count-most", f"{verb} at most {most} {kind} blob(s), and {have} are named", need=most, have=have)
+                self.refuse(
+                    f"{kind}-count-most", f"{verb} at most {most} {kind} blob(s), and {have} are named", need=most, have=have
+                )
         if self.one_top_per_bottom and bottoms != self.num_tops:
             self.refuse(
                 "count-equal",
