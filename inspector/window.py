@@ -1,13 +1,14 @@
 """Geometry of sliding windows: the one place that knows kernel, stride, pad, dilation and both directions of output size.
 
-Rules: Caffe's conv_layer.cpp, deconv_layer.cpp, im2col.cpp (dilated extent) and pooling_layer.cpp (rounding, and the clip that drops
-a last window that would start outside the image padded on one side).
+Rules: Caffe's conv_layer.cpp, deconv_layer.cpp, im2col.cpp (dilated extent) and pooling_layer.cpp (rounding, and the clip that
+drops a last window that would start outside the image padded on one side).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -33,9 +34,7 @@ class Window:
 
     def convolved(self, sizes: Sequence[int]) -> tuple[int, ...]:
         """Output size per axis of a convolution over inputs of `sizes`."""
-        return tuple(
-            quotient(n + 2 * p - e, s) + 1 for n, p, e, s in zip(sizes, self.pad, self.extent, self.stride, strict=True)
-        )
+        return tuple(quotient(n + 2 * p - e, s) + 1 for n, p, e, s in zip(sizes, self.pad, self.extent, self.stride, strict=True))
 
     def deconvolved(self, sizes: Sequence[int]) -> tuple[int, ...]:
         """Output size per axis of the transposed convolution over inputs of `sizes`."""
@@ -56,6 +55,40 @@ class Window:
                 out -= 1
             result.append(out)
         return tuple(result)
+
+    def spans(self, sizes: Sequence[int], outs: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+        """Length of every pooling window per axis, clipped to the padded image: what AVE divides by (their product).
+
+        Without padding Caffe's rounding up can start a window behind the image; its span is then 0 or negative, as in Caffe.
+        """
+        return tuple(
+            tuple(min(o * s - p + k, n + p) - (o * s - p) for o in range(out))
+            for n, out, k, s, p in zip(sizes, outs, self.kernel, self.stride, self.pad, strict=True)
+        )
+
+    def reach(self, axis: int, size: int, out: int) -> Iterator[tuple[int, slice, slice]]:
+        """Along one axis, for each kernel element that ever meets the input: its index, the outputs it serves, the inputs they read.
+
+        Padding is never stored: an output whose element lies outside the input is simply not among those served.
+        """
+        k, s, p, d = self.kernel[axis], self.stride[axis], self.pad[axis], self.dilation[axis]
+        least, most = 0, k - 1
+        if d > 0:  # keeps a kernel much longer than the image from being walked through
+            least, most = max(least, -(((out - 1) * s - p) // d)), min(most, (size - 1 + p) // d)
+        for element in range(least, most + 1):
+            offset = element * d - p
+            first, stop = max(0, -(offset // s)), min(out, (size - 1 - offset) // s + 1)
+            if first < stop:
+                yield element, slice(first, stop), slice(first * s + offset, (stop - 1) * s + offset + 1, s)
+
+    def taps(self, sizes: Sequence[int], outs: Sequence[int]) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
+        """`reach` over all axes: number of the kernel element in row-major order, slices of the outputs, slices of the inputs."""
+        axes = [list(self.reach(axis, n, out)) for axis, (n, out) in enumerate(zip(sizes, outs, strict=True))]
+        for elements in itertools.product(*axes):
+            number = 0
+            for (element, _, _), k in zip(elements, self.kernel, strict=True):
+                number = number * k + element
+            yield number, tuple(served for _, served, _ in elements), tuple(read for _, _, read in elements)
 
     def __str__(self) -> str:
         """Short form for tables: `11x11/4`, `3x3+1`, `3x3+2d2`; one figure per axis only where they differ."""
