@@ -59,6 +59,9 @@ class Costs:
     def __add__(self, other: Costs) -> Costs:
         return Costs(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Costs)))
 
+    def __mul__(self, times: int) -> Costs:
+        return Costs(*(getattr(self, f.name) * times for f in fields(Costs)))
+
 
 class Context:
     """What one layer's forward leaves for its backward, and what both may ask of the executor.
@@ -139,6 +142,10 @@ class Layer:
         """The settings that matter, in the short form of the summary table, such as `11x11/4 96 g2`."""
         return ""
 
+    def sources(self) -> Sequence[str]:
+        """Paths that the layer would read, as written; only data layers have any."""
+        return ()
+
     def can_force_backward(self, bottom: int) -> bool:
         """Whether `force_backward` reaches this bottom (Caffe's AllowForceBackward): not through a loss's labels."""
         return bottom != 1 if self.loss else True
@@ -157,7 +164,7 @@ class Layer:
 
     @property
     def in_place(self) -> bool:
-        """Whether the first top bears the first bottom's name: in Caffe both are one memory, which some checks and gradients notice."""
+        """Whether the first top bears the first bottom's name: in Caffe both are one memory, and some gradients show it."""
         return bool(self.proto.bottom) and self.proto.top[:1] == self.proto.bottom[:1]
 
     def refuse(self, code: str, message: str, *, remedy: str = "", **values: Any) -> NoReturn:
