@@ -1,7 +1,7 @@
 """A net on its way from text to graph: the message, and where each of its layers was written.
 
 The passes (`upgrade`, `phases`, `splits`) take a Draft and return another; they never touch the one they were given. What Caffe
-would have said on the way is kept as events, in order; the first thing that it would have stopped at is `error`.
+would have said on the way is kept as events, in order, and so is what it would have stopped at.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from .errors import Position, Refusal
 
 Path = tuple[str | int, ...]
 
+REFUSED = "refused"  # kind of the event at which Caffe stops; its value is the Refusal
+FILTERED = "filtered"  # kind of the event at which the filtered net is final, and is printed
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -21,6 +24,10 @@ class Event:
 
     kind: str
     values: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def refused(cls, refusal: Refusal) -> Event:
+        return cls(REFUSED, {"refusal": refusal})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +37,13 @@ class Draft:
     proto: Any  # NetParameter
     origins: tuple[Path | None, ...] = ()
     events: tuple[Event, ...] = ()
-    error: Refusal | None = None
     locate: Callable[[Path], Position | None] = lambda path: None
 
-    def then(self, proto: Any, origins: tuple[Path | None, ...], events: list[Event], error: Refusal | None = None) -> Draft:
-        """The draft after one more pass; an earlier error stays the first."""
-        return replace(self, proto=proto, origins=origins, events=self.events + tuple(events), error=self.error or error)
+    def then(self, proto: Any, origins: tuple[Path | None, ...], events: list[Event]) -> Draft:
+        """The draft after one more pass."""
+        return replace(self, proto=proto, origins=origins, events=self.events + tuple(events))
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """What Caffe would have stopped at so far, in its order."""
+        return [event.values["refusal"] for event in self.events if event.kind == REFUSED]

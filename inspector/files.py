@@ -19,12 +19,17 @@ PIPE_PATIENCE = 4.0  # seconds without a byte after which a pipe is given up
 def trouble(path: str | os.PathLike[str], error: OSError, doing: str = "read") -> UnreadableError:
     """An OSError in the words of the person who named the file."""
     reason = (error.strerror or type(error).__name__).lower()
-    remedies = {FileNotFoundError: "check the path", PermissionError: "check the file's permissions", IsADirectoryError: "name a file in it"}
+    remedies = {
+        FileNotFoundError: "check the path",
+        PermissionError: "check the file's permissions",
+        IsADirectoryError: "name a file in it",
+    }
     return UnreadableError(f"cannot {doing} '{os.fspath(path)}': {reason}", code="file", remedy=remedies.get(type(error), ""))
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The whole content of a file or pipe. Raises UnreadableError for what cannot or should not be read: folders, devices, silence."""
+    """The whole content of a file or pipe. Raises UnreadableError for what cannot or should not be read: folders, devices,
+    silence."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

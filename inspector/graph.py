@@ -1,7 +1,8 @@
 """The net as objects: blobs, parameters, nodes; and `connect`, which makes them from a draft (the wiring half of Net::Init).
 
-All four classes compare by identity, so that shapes, values, gradients and weights are dicts keyed by them. An in-place layer makes a
-*new* Blob of the same name: in-place is a fact of naming that the log and the memory count use, and that nothing else worries about.
+All four classes compare by identity, so that shapes, values, gradients and weights are dicts keyed by them. An in-place layer makes
+a *new* Blob of the same name: in-place is a fact of naming that the log and the memory count use, and that nothing else worries
+about.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ class Stop:
     node: int = -1
     moment: int = WIRING
     cuts: bool = True  # an unknown layer type does not cut the graph: what follows is still shown
+    repeats: bool = False  # an earlier pass has said it
 
 
 @dataclass(eq=False, slots=True)
@@ -136,14 +138,14 @@ class Graph:
         """The first thing that Caffe would stop at."""
         return self.stops[0].refusal if self.stops else None
 
-    def refuse(self, refusal: Refusal, node: Node, moment: int, *, cuts: bool = True) -> None:
+    def refuse(self, refusal: Refusal, node: Node, moment: int, *, cuts: bool = True, repeats: bool = False) -> None:
         """Record a refusal at a moment of a node, with the place where the layer was written."""
         finding = refusal.finding
         if finding.layer is None:
             finding.layer, finding.layer_type = node.name, node.type
         if finding.where is None and node.origin is not None:
             finding.where = self.locate(node.origin)
-        self.stops.append(Stop(refusal, node.index, moment, cuts))
+        self.stops.append(Stop(refusal, node.index, moment, cuts, repeats))
         self.stops.sort(key=lambda stop: (stop.node, stop.moment))
 
     def cut(self) -> None:
@@ -178,8 +180,8 @@ def connect(draft: Draft, filtered: Any, edition: Edition = MASTER) -> Graph:
     """Nodes and blobs of a draft whose splits are in place. Collects what Caffe would refuse and goes on with what it can."""
     proto = draft.proto
     graph = Graph(proto.name, proto.state.phase, filtered, edition, [], draft.events, draft.locate)
-    if draft.error is not None:
-        graph.stops.append(Stop(draft.error, cuts=False))
+    graph.stops.extend(Stop(refusal, cuts=False) for refusal in draft.refusals)
+    unmade = {(r.finding.layer, r.values["bottom"]) for r in draft.refusals if r.code == "unknown-bottom"}
     latest: dict[str, Blob] = {}
     free: set[str] = set()
     for i, layer_proto in enumerate(proto.layer):
@@ -189,12 +191,8 @@ def connect(draft: Draft, filtered: Any, edition: Edition = MASTER) -> Graph:
         _check_wiring(graph, node)
         for j, name in enumerate(layer_proto.bottom):
             if name not in free:
-                refusal = unknown_bottom(draft, i, j, sorted(latest))
-                if not any(stop.refusal.finding.where == refusal.finding.where and stop.node < 0 for stop in graph.stops):
-                    graph.refuse(refusal, node, BOTTOM)
-                else:  # splitting said it already, and Caffe stops there
-                    graph.stops.append(Stop(refusal, i, BOTTOM))
-                    graph.stops.sort(key=lambda stop: (stop.node, stop.moment))
+                known = (layer_proto.name, j) in unmade  # splitting said it already
+                graph.refuse(unknown_bottom(draft, i, j, sorted(latest)), node, BOTTOM, repeats=known)
                 latest.setdefault(name, Blob(name, None))
             blob = latest[name]
             blob.readers.append(node)
@@ -251,7 +249,7 @@ def _duplicate(graph: Graph, node: Node, top: int, first: Blob) -> Refusal:
         f"top '{name}' is already made by layer '{first.maker.name if first.maker else ''}'",
         code="duplicate-top",
         where=graph.locate((*node.origin, "top", top)) if node.origin else None,
-        remedy="rename one of them; a layer works in place only when the bottom of the same position has that name and nobody read it before",
+        remedy="rename one of them; in place it must be the bottom of the same position, and nobody else may read that",
         blob=name,
         top=top,
     )

@@ -12,8 +12,8 @@ FLOAT = 4  # bytes of Caffe's Dtype in the `caffe` tool and in pycaffe
 def counted(graph: Graph, node: Node) -> int:
     """Bytes that this node adds to Caffe's figure: every top, in-place ones again; unknown shapes count nothing.
 
-    v0.99 leaves out a layer with any in-place top, v0.9999 counts tops before they have a size, and rc to rc3 leave out the inputs, which
-    are no layers there.
+    v0.99 leaves out a layer with any in-place top, v0.9999 counts tops before they have a size, and rc to rc3 leave out the inputs,
+    which are no layers there.
     """
     if graph.edition.memory == "inputs":
         return 0

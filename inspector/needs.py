@@ -8,9 +8,9 @@ from .graph import Blob, Graph
 def mark(graph: Graph) -> Graph:
     """Set `backward` and `bottom_backward` of every node.
 
-    Forward: a layer needs backward if a blob that it reads does, or one of its params has a learning rate (as the *net* states it: a
-    BatchNorm, which zeroes its own, still counts). Backward: it keeps the need only where it leads to a loss. Caffe goes by blob names
-    here, so an in-place chain shares one fate. force_backward comes last and changes no line of the log.
+    Forward: a layer needs backward if a blob that it reads does, or one of its params has a learning rate (as the *net* states it:
+    a BatchNorm, which zeroes its own, still counts). Backward: it keeps the need only where it leads to a loss. Caffe goes by blob
+    names here, so an in-place chain shares one fate. force_backward comes last and changes no line of the log.
     """
     needing: set[Blob] = set()
     for node in graph.nodes:

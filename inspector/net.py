@@ -1,15 +1,16 @@
 """The front door: `load` a net, ask it anything.
 
-    >>> import inspector
-    >>> net = inspector.load("caffenet")
-    >>> net.blobs["conv1"].shape
-    (10, 96, 55, 55)
+>>> import inspector
+>>> net = inspector.load("caffenet")
+>>> net.blobs["conv1"].shape
+(10, 96, 55, 55)
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import graph as graphs
@@ -203,15 +204,22 @@ class Net:
     @property
     def findings(self) -> list[Finding]:
         """Everything found: what Caffe would refuse (all of it, not only the first), assumptions, missing data sources."""
-        return [*self.opened.findings, *(stop.refusal.finding for stop in self.graph.stops), *self.graph.notes, *self._missing_sources()]
+        return [
+            *self.opened.findings,
+            *(stop.refusal.finding for stop in self.graph.stops if not stop.repeats),
+            *self.graph.notes,
+            *self._missing_sources(),
+        ]
 
     def _missing_sources(self) -> Iterator[Finding]:
         for node in self.graph.nodes:
             for source in node.layer.sources() if node.layer.data else ():
-                if not os.path.exists(source) and not (self.opened.folder / source).exists():
+                if not any((folder / source).exists() for folder in (Path(), self.opened.folder)):
                     where = self.graph.locate(node.origin) if node.origin else None
                     remedy = f"give shapes instead, such as --shape {node.tops[0].name if node.tops else 'data'}=1x3x227x227"
-                    yield Finding("missing-source", f"reads '{source}', which is not there", "warning", where, node.name, node.type, remedy)
+                    yield Finding(
+                        "missing-source", f"reads '{source}', which is not there", "warning", where, node.name, node.type, remedy
+                    )
 
     # ---- reports
 
@@ -233,7 +241,8 @@ class Net:
         return self._weights
 
     def load_weights(self, path: str | os.PathLike[str]) -> None:
-        """Take parameters from a caffemodel by layer name (Net::CopyTrainedLayersFrom). Raises InspectorError listing every mismatch."""
+        """Take parameters from a caffemodel by layer name (Net::CopyTrainedLayersFrom). Raises InspectorError listing every
+        mismatch."""
         from .caffemodel import open_weights
         from .weights import Weights
 
@@ -290,8 +299,9 @@ class Net:
     def backward(self, blobs: Sequence[str] | None = None, **top_diffs: Any) -> dict[str, np.ndarray]:
         """Gradients of the net's inputs, or of the blobs asked for, after a `forward`.
 
-        Losses start from their loss weight, other outputs from `top_diffs` (zero where not given). An in-place chain shares one piece of
-        memory in Caffe, so a bare name is the gradient of its first blob; `BLOB@LAYER` is that of the value as LAYER left it.
+        Losses start from their loss weight, other outputs from `top_diffs` (zero where not given). An in-place chain shares one
+        piece of memory in Caffe, so a bare name is the gradient of its first blob; `BLOB@LAYER` is that of the value as LAYER left
+        it.
         """
         names = self.inputs if blobs is None else blobs
         wanted = {name: self.blob(name) if "@" in name else self._fed(name) for name in names}

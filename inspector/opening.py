@@ -152,7 +152,8 @@ def _net_of(solver: Any, phase: int) -> tuple[Any, str, Path]:
 
 
 def _beside(name: str, solver: FilePath | None) -> FilePath | None:
-    """Caffe takes the path from the current folder; people also start elsewhere, so the solver's folder and those above it count."""
+    """Caffe takes the path from the current folder; people also start elsewhere, so the solver's folder and those above it
+    count."""
     folders = [FilePath(), *(solver.resolve().parents if solver else ())]
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 

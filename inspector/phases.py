@@ -7,13 +7,13 @@ from typing import Any
 
 from caffe_proto import caffe_pb2
 
-from .draft import Draft, Event, Path
+from .draft import FILTERED, Draft, Event, Path
 from .errors import Refusal
 
 
 def set_state(proto: Any, phase: int, level: int = 0, stages: Sequence[str] = ()) -> Any:
     """A copy of the net with its state as Caffe sets it when it opens a file: the caller's phase and level win, stages add up."""
-    out = caffe_pb2.NetParameter()
+    out: Any = caffe_pb2.NetParameter()
     out.CopyFrom(proto)
     out.state.phase = phase
     out.state.stage.extend(stages)
@@ -46,7 +46,6 @@ def select(draft: Draft) -> Draft:
     out.ClearField("layer")
     events: list[Event] = []
     origins: list[Path | None] = []
-    error: Refusal | None = None
 
     def meets(rule: Any, layer: Any) -> bool:
         failed = mismatch(source.state, rule)
@@ -57,20 +56,23 @@ def select(draft: Draft) -> Draft:
 
     for layer, origin in zip(source.layer, draft.origins, strict=True):
         if layer.include and layer.exclude:
-            if error is None:
-                error = Refusal(
-                    f"has {len(layer.include)} include and {len(layer.exclude)} exclude rules",
-                    code="include-and-exclude",
-                    layer=layer.name,
-                    layer_type=layer.type,
-                    where=draft.locate((*origin, "exclude", 0)) if origin else None,
-                    remedy="keep one kind",
-                    event=len(events),
-                )
+            refusal = Refusal(
+                f"has {len(layer.include)} include and {len(layer.exclude)} exclude rules",
+                code="include-and-exclude",
+                layer=layer.name,
+                layer_type=layer.type,
+                where=draft.locate((*origin, "exclude", 0)) if origin else None,
+                remedy="keep one kind",
+            )
+            events.append(Event.refused(refusal))
             continue
         # any() stops at the first rule that is met, and so do Caffe's messages
-        kept = any(meets(rule, layer) for rule in layer.include) if layer.include else not any(meets(rule, layer) for rule in layer.exclude)
+        kept = (
+            any(meets(rule, layer) for rule in layer.include)
+            if layer.include
+            else not any(meets(rule, layer) for rule in layer.exclude)
+        )
         if kept:
             out.layer.add().CopyFrom(layer)
             origins.append(origin)
-    return draft.then(out, tuple(origins), events, error)
+    return draft.then(out, tuple(origins), [*events, Event(FILTERED)])

@@ -94,9 +94,7 @@ class Executor:
         return self.values[blob]
 
     def _needs(self, node: Node) -> list[bool]:
-        bottoms = [
-            needs or (self.forced and node.layer.can_force_backward(i)) for i, needs in enumerate(node.bottom_backward)
-        ]
+        bottoms = [needs or (self.forced and node.layer.can_force_backward(i)) for i, needs in enumerate(node.bottom_backward)]
         specs = node.layer.proto.param
         return bottoms + [self.forced or i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(node.params or ()))]
 
@@ -106,7 +104,10 @@ class Executor:
             if value is not None and not np.isfinite(value).all():
                 kind = "NaN" if np.isnan(value).any() else "infinite"
                 raise InspectorError(
-                    f"makes a {kind} value in '{blob.name}', the first in the net", code="not-finite", layer=node.name, layer_type=node.type
+                    f"makes a {kind} value in '{blob.name}', the first in the net",
+                    code="not-finite",
+                    layer=node.name,
+                    layer_type=node.type,
                 )
 
     # ---- backward

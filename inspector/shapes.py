@@ -14,8 +14,9 @@ from .layers.base import ParamShape
 def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Graph:
     """Fill in every shape, parameter and loss weight, then cut the graph where Caffe would stop.
 
-    `given` names shapes of blobs that the prototxt alone does not settle: tops of data layers (some or all of them), of Input layers,
-    and of layers of unknown type. After a refusal the layer's tops are unknown, and inference goes on with what does not depend on them.
+    `given` names shapes of blobs that the prototxt alone does not settle: tops of data layers (some or all of them), of Input
+    layers, and of layers of unknown type. After a refusal the layer's tops are unknown, and inference goes on with what does not
+    depend on them.
     """
     given = dict(given or {})
     shared: dict[str, Param] = {}
@@ -60,7 +61,9 @@ def _set_up(graph: Graph, node: Node, given: Mapping[str, Shape]) -> None:
     node.params = None
     if len(known) == len(bottoms) and all(shape is not None for shape in shapes):
         specs = node.layer.proto.param
-        node.params = [_param(graph, node, i, shape, specs[i] if i < len(specs) else None) for i, shape in enumerate(layer.params(*known))]
+        node.params = [
+            _param(graph, node, i, shape, specs[i] if i < len(specs) else None) for i, shape in enumerate(layer.params(*known))
+        ]
 
 
 def _param(graph: Graph, node: Node, index: int, declared: ParamShape, spec: Any) -> Param:
@@ -76,7 +79,7 @@ def _param(graph: Graph, node: Node, index: int, declared: ParamShape, spec: Any
 def _given_ignored(graph: Graph, node: Node, top: int, shape: Shape | None, wanted: Shape) -> Finding:
     return Finding(
         "given-ignored",
-        f"top '{node.tops[top].name}' follows from its bottoms as {shape_text(shape or ())}; the given {shape_text(wanted)} is not used",
+        f"top '{node.tops[top].name}' follows from its bottoms: {shape_text(shape or ())}, and not the given {shape_text(wanted)}",
         "warning",
         graph.locate(node.origin) if node.origin else None,
         node.name,

@@ -6,7 +6,7 @@ from typing import Any
 
 from caffe_proto import caffe_pb2
 
-from .draft import Draft, Path
+from .draft import Draft, Event, Path
 from .editions import MASTER, Edition
 from .errors import Refusal
 
@@ -25,13 +25,13 @@ def insert(draft: Draft, edition: Edition = MASTER) -> Draft:
     read_from: dict[Place, Place] = {}  # (layer, bottom) -> the top that it reads
     uses: dict[Place, int] = {}
     weight: dict[Place, float] = {}
-    error: Refusal | None = None
+    events: list[Event] = []
 
     for i, layer in enumerate(source.layer):
         for j, blob in enumerate(layer.bottom):
             place = last_maker.get(blob)
             if place is None:
-                error = error or unknown_bottom(draft, i, j, list(last_maker))
+                events.append(Event.refused(unknown_bottom(draft, i, j, list(last_maker))))
                 continue
             read_from[i, j] = place
             uses[place] = uses.get(place, 0) + 1
@@ -80,7 +80,7 @@ def insert(draft: Draft, edition: Edition = MASTER) -> Draft:
                 add_split(layer.name, blob, (i, j))
                 if weight.get((i, j)):
                     copy.ClearField("loss_weight")  # all of them, as Caffe does
-    return draft.then(out, tuple(origins), [], error)
+    return draft.then(out, tuple(origins), events)
 
 
 def unknown_bottom(draft: Draft, layer: int, bottom: int, known: list[str]) -> Refusal:

@@ -13,7 +13,7 @@ from typing import Any
 
 from caffe_proto import caffe_pb2
 
-from .draft import Draft, Event, Path
+from .draft import REFUSED, Draft, Event, Path
 from .editions import MASTER, Edition
 from .errors import Refusal
 
@@ -151,18 +151,19 @@ def is_v0(proto: Any) -> bool:
 
 def _v0(draft: Draft) -> Draft:
     """V0 to V1 (UpgradeV0Net). Like Caffe's it keeps name, input, input_dim and force_backward and drops everything else."""
-    padded, origins, error = _fold_padding(draft)
+    padded, origins, events = _fold_padding(draft)
+    events.insert(0, Event("upgrade-v0"))
     out = caffe_pb2.NetParameter()
-    troubles: list[Event] = []
     for layer, origin in zip(padded, origins, strict=True):
         upgraded = out.layers.add()
         upgraded.bottom.extend(layer.bottom)
         upgraded.top.extend(layer.top)
         if layer.HasField("layer"):
-            found = _v0_layer(layer.layer, upgraded, troubles)
-            if found and error is None:
-                found.finding.where = draft.locate((*(origin or ()), "layer", "type"))
-                error = found
+            found = _v0_layer(layer.layer, upgraded)
+            for event in found:
+                if event.kind == REFUSED:
+                    event.values["refusal"].finding.where = draft.locate((*(origin or ()), "layer", "type"))
+            events += found
     source = draft.proto
     if source.HasField("name"):
         out.name = source.name
@@ -170,22 +171,20 @@ def _v0(draft: Draft) -> Draft:
     out.input_dim.extend(source.input_dim)
     if source.HasField("force_backward"):
         out.force_backward = source.force_backward
-    return draft.then(out, origins, [Event("upgrade-v0", {"troubles": troubles})], error)
+    return draft.then(out, origins, [*events, *_done("upgrade-v0", events)])
 
 
-def _fold_padding(draft: Draft) -> tuple[list[Any], tuple[Path | None, ...], Refusal | None]:
+def _fold_padding(draft: Draft) -> tuple[list[Any], tuple[Path | None, ...], list[Event]]:
     """V0 layers without the `padding` ones, whose pad moves into the convolution or pooling that reads them."""
     source = draft.proto
     last_maker: dict[str, int] = dict.fromkeys(source.input, -1)
     kept: list[Any] = []
     origins: list[Path | None] = []
-    error: Refusal | None = None
+    events: list[Event] = []
 
-    def refuse(code: str, message: str, index: int, **values: Any) -> None:
-        nonlocal error
-        if error is None:
-            where = draft.locate(("layers", index))
-            error = Refusal(message, code=code, layer=source.layers[index].layer.name, where=where, **values)
+    def refuse(code: str, message: str, reader: int, **values: Any) -> None:
+        where = draft.locate(("layers", reader))
+        events.append(Event.refused(Refusal(message, code=code, layer=source.layers[reader].layer.name, where=where, **values)))
 
     for i, layer in enumerate(source.layers):
         kind = layer.layer.type
@@ -218,19 +217,20 @@ def _fold_padding(draft: Draft) -> tuple[list[Any], tuple[Path | None, ...], Ref
                 kept[-1].bottom[j] = padding.bottom[0]
         for blob in layer.top:
             last_maker[blob] = i
-    return kept, tuple(origins), error
+    return kept, tuple(origins), events
 
 
-def _v0_layer(old: Any, new: Any, troubles: list[Event]) -> Refusal | None:
-    """Settings of one V0 layer into the V1 layer `new` (UpgradeV0LayerParameter); the Refusal if its type is unknown."""
-    error = None
+def _v0_layer(old: Any, new: Any) -> list[Event]:
+    """Settings of one V0 layer into the V1 layer `new` (UpgradeV0LayerParameter); what Caffe says of it."""
+    events: list[Event] = []
     if old.HasField("name"):
         new.name = old.name
     if old.HasField("type"):
         if old.type in V0_NAMES:
             new.type = caffe_pb2.V1LayerParameter.LayerType.Value(V0_NAMES[old.type])
         else:
-            error = Refusal(f"'{old.type}' is no layer type of the first generation", code="v0-unknown-type", layer=old.name, type=old.type)
+            message = f"'{old.type}' is no layer type of the first generation"
+            events.append(Event.refused(Refusal(message, code="v0-unknown-type", layer=old.name, type=old.type)))
     new.blobs.extend(old.blobs)
     new.blobs_lr.extend(old.blobs_lr)
     new.weight_decay.extend(old.weight_decay)
@@ -251,8 +251,17 @@ def _v0_layer(old: Any, new: Any, troubles: list[Event]) -> Refusal | None:
                     setattr(target, name, value)
                 break
         else:
-            troubles.append(Event("v0-unknown-parameter", {"field": field.name, "type": old.type}))
-    return error
+            events.append(Event("v0-unknown-parameter", {"field": field.name, "type": old.type}))
+    return events
+
+
+def _done(kind: str, events: list[Event]) -> list[Event]:
+    """How an upgrade ends: well, or with a warning after any trouble; then the advice to upgrade the file."""
+    troubled = any(event.kind in TROUBLES for event in events)
+    return [Event(kind + ("-troubled" if troubled else "-done")), Event(kind + "-advice")]
+
+
+TROUBLES = ("v0-unknown-parameter", "v1-holds-v0", "v1-layer-failed")
 
 
 def has_old_transform(proto: Any, edition: Edition = MASTER) -> bool:
@@ -275,31 +284,31 @@ def _transform(draft: Draft) -> Draft:
             settings = getattr(layer, TRANSFORMED[caffe_pb2.V1LayerParameter.LayerType.Name(layer.type)])
             setattr(layer.transform_param, name, getattr(settings, name))
             settings.ClearField(name)
-    return draft.then(out, draft.origins, [Event("upgrade-transform")])
+    return draft.then(out, draft.origins, [Event("upgrade-transform"), *_done("upgrade-transform", [])])
 
 
 def _v1(draft: Draft) -> Draft:
     """V1 `layers` to today's `layer` (UpgradeV1Net); a net that has both is refused by Caffe, and read in file order here."""
     source = draft.proto
-    error = None
+    events = [Event("upgrade-v1")]
     if source.layer:
-        error = Refusal(
+        refusal = Refusal(
             f"has both 'layer' ({len(source.layer)}) and 'layers' ({len(source.layers)}) fields",
             code="mixed-generations",
             where=draft.locate(("layer", 0)),
             remedy="write all of them as 'layer' with a quoted type",
         )
+        events.append(Event.refused(refusal))
     out = caffe_pb2.NetParameter()
     out.CopyFrom(source)
     out.ClearField("layers")
     out.ClearField("layer")
-    troubles: list[Event] = []
     for i, layer in enumerate(source.layers):
         if not _v1_layer(layer, out.layer.add()):
-            troubles.append(Event("v1-layer-failed", {"index": i}))
+            events += [Event("v1-holds-v0"), Event("v1-layer-failed", {"index": i})]
     origins = draft.origins + tuple(("layer", i) for i in range(len(source.layer)))
     out.layer.extend(source.layer)
-    return draft.then(out, origins, [Event("upgrade-v1", {"troubles": troubles})], error)
+    return draft.then(out, origins, [*events, *_done("upgrade-v1", events)])
 
 
 def _v1_layer(old: Any, new: Any) -> bool:
@@ -330,7 +339,7 @@ def _input(draft: Draft) -> Draft:
     source = draft.proto
     out = _copy(source)
     origins: tuple[Path | None, ...] = draft.origins
-    error = None
+    events = [Event("upgrade-input")]
     if source.input_shape or source.input_dim:
         layers = list(source.layer)
         del out.layer[:]
@@ -346,22 +355,25 @@ def _input(draft: Draft) -> Draft:
         origins = (("input", 0), *origins)
         shapes = len(source.input_shape)
         if shapes and shapes < len(source.input):
-            error = Refusal(
-                f"{len(source.input)} inputs are named, and {shapes} have an input_shape",
-                code="input-shape-count",
-                where=draft.locate(("input_shape", 0)),
-                remedy="give one input_shape for each input",
-            )
+            refusal = _input_count(draft, "input-shape-count", "input_shape", len(source.input), shapes)
+            events.append(Event.refused(refusal))
         elif not shapes and len(source.input_dim) < 4 * len(source.input):
-            error = Refusal(
-                f"{len(source.input)} inputs need {4 * len(source.input)} values of input_dim, and {len(source.input_dim)} are given",
-                code="input-dim-count",
-                where=draft.locate(("input_dim", 0)),
-                remedy="give four for each input, or an input_shape",
-            )
+            refusal = _input_count(draft, "input-dim-count", "input_dim", 4 * len(source.input), len(source.input_dim))
+            events.append(Event.refused(refusal))
     for name in ("input", "input_shape", "input_dim"):
         out.ClearField(name)
-    return draft.then(out, origins, [Event("upgrade-input")], error)
+    return draft.then(out, origins, [*events, *_done("upgrade-input", [])])
+
+
+def _input_count(draft: Draft, code: str, field: str, need: int, have: int) -> Refusal:
+    return Refusal(
+        f"the net's inputs need {need} {field}, and {have} are given",
+        code=code,
+        where=draft.locate((field, 0)),
+        remedy="give each input one input_shape, or four values of input_dim",
+        a=need,
+        b=have,
+    )
 
 
 def _old_batch_norm(layer: Any) -> bool:
@@ -374,7 +386,7 @@ def _batch_norm(draft: Draft) -> Draft:
     for layer in out.layer:
         if _old_batch_norm(layer):
             layer.ClearField("param")
-    return draft.then(out, draft.origins, [Event("upgrade-batch-norm")])
+    return draft.then(out, draft.origins, [Event("upgrade-batch-norm"), Event("upgrade-batch-norm-done")])
 
 
 def _copy(proto: Any) -> Any:
@@ -391,11 +403,21 @@ PASSES: tuple[tuple[Callable[[Any, Edition], bool], Callable[[Draft], Draft]], .
     (lambda proto, edition: edition.input_layers and any(map(_old_batch_norm, proto.layer)), _batch_norm),
 )
 
-SOLVER_TYPES = {"SGD": "SGD", "NESTEROV": "Nesterov", "ADAGRAD": "AdaGrad", "RMSPROP": "RMSProp", "ADADELTA": "AdaDelta", "ADAM": "Adam"}
+SOLVER_TYPES = {
+    "SGD": "SGD",
+    "NESTEROV": "Nesterov",
+    "ADAGRAD": "AdaGrad",
+    "RMSPROP": "RMSProp",
+    "ADADELTA": "AdaDelta",
+    "ADAM": "Adam",
+}
 
 
 def solver(proto: Any) -> Any:
-    """A SolverParameter with today's `type` instead of the old enum `solver_type` (UpgradeSolverAsNeeded). Raises Refusal if both are set."""
+    """A SolverParameter with today's `type` instead of the old enum `solver_type` (UpgradeSolverAsNeeded).
+
+    Raises Refusal if both are set.
+    """
     out = _copy(proto)
     if out.HasField("solver_type"):
         if out.HasField("type"):

@@ -3,4 +3,17 @@
 from . import base
 from .base import Context, Costs, Layer, ParamShape, Shape, Unknown, count, create, register, registry, shape_text
 
-__all__ = ["Context", "Costs", "Layer", "ParamShape", "Shape", "Unknown", "base", "count", "create", "register", "registry", "shape_text"]
+__all__ = [
+    "Context",
+    "Costs",
+    "Layer",
+    "ParamShape",
+    "Shape",
+    "Unknown",
+    "base",
+    "count",
+    "create",
+    "register",
+    "registry",
+    "shape_text",
+]
