@@ -1,7 +1,8 @@
 """Runs one reference case without the graph engine: a net of Input layers and the layer under test, forward and backward.
 
-The cases lie in `layers/<Type>/` (and `forks/layers/<Type>/`) of the reference folder; its README says what is recorded. A Scale layer
-called `pre_...` multiplies by one number and is there so that Caffe propagates: it is done here, all other layers come from the registry.
+The cases lie in `layers/<Type>/` (and `forks/layers/<Type>/`) of the reference folder; its README says what is recorded.
+A Scale layer called `pre_...` multiplies by one number and is there so that Caffe propagates: it is done here, all other
+layers come from the registry.
 """
 
 from __future__ import annotations
@@ -129,7 +130,9 @@ class _Step:
     def backward(self, diffs: list[np.ndarray]) -> list[np.ndarray | None]:
         if self.layer is not None:
             return list(self.layer.backward(self.ctx, *diffs))
-        return [diffs[0] * self.params[0], np.asarray((diffs[0] * self.bottoms[0]).sum(), np.float32)]
+        # where nothing wants the bottom's gradient, Caffe's Scale leaves there the product that it has just summed up
+        product = diffs[0] * self.bottoms[0]
+        return [diffs[0] * self.params[0] if self.ctx.needs[0] else product, np.asarray(product.sum(), np.float32)]
 
 
 def _run(prototxt: Path) -> Iterator[Case]:
@@ -165,12 +168,12 @@ def _run(prototxt: Path) -> Iterator[Case]:
         proto = step.proto
         for i, name in enumerate(proto.top):
             if name not in diffs:  # nobody read it: it starts from its loss weight
-                weight = proto.loss_weight[i] if proto.loss_weight else step.layer.default_loss_weight(i) if step.layer else 0.0
+                weight = proto.loss_weight[i] if proto.loss_weight else float(step.layer is not None and step.layer.loss and i == 0)
                 diffs[name] = np.full(values[name].shape, weight, np.float32)
         grads = step.backward([diffs[name] for name in proto.top])
         assert len(grads) == len(step.bottoms) + len(step.params), f"{prototxt.name}: {len(grads)} gradients"
         for i, name in enumerate(proto.bottom):
-            grad = grads[i] if step.ctx.needs[i] else None
+            grad = grads[i] if step.ctx.needs[i] or step.layer is None else None
             pieces[name].append(np.zeros_like(step.bottoms[i]) if grad is None else grad)
             diffs[name] = pieces[name][-1] if name in proto.top else sum(pieces[name][1:], pieces[name][0])
         for i, param in enumerate(step.params):
