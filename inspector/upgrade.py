@@ -381,11 +381,11 @@ def _old_batch_norm(layer: Any) -> bool:
 
 
 def _batch_norm(draft: Draft) -> Draft:
-    """BatchNorm layers that give three params, as their first version wanted, lose them (UpgradeNetBatchNorm)."""
+    """BatchNorm layers that give three params, as their first version wanted, get multipliers of 0 (UpgradeNetBatchNorm)."""
     out = _copy(draft.proto)
-    for layer in out.layer:
-        if _old_batch_norm(layer):
-            layer.ClearField("param")
+    for layer in filter(_old_batch_norm, out.layer):
+        for param in layer.param:
+            param.lr_mult = param.decay_mult = 0.0
     return draft.then(out, draft.origins, [Event("upgrade-batch-norm"), Event("upgrade-batch-norm-done")])
 
 
