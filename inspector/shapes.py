@@ -7,7 +7,7 @@ from typing import Any
 
 from .errors import Finding, Refusal
 from .graph import PARAMS, SETUP, Graph, Node, Param
-from .layers import Shape, count, shape_text
+from .layers import Shape, Unknown, count, shape_text
 from .layers.base import ParamShape
 
 
@@ -45,7 +45,7 @@ def _set_up(graph: Graph, node: Node, given: Mapping[str, Shape]) -> None:
     bottoms = [blob.shape for blob in node.bottoms]
     known = [shape for shape in bottoms if shape is not None]
     shapes: list[Shape | None] = [None] * len(node.tops)
-    if len(known) == len(bottoms):
+    if len(known) == len(bottoms) and not isinstance(layer, Unknown):
         shapes = list(layer.shapes(*known))
     for i, (blob, shape) in enumerate(zip(node.tops, shapes, strict=True)):
         if blob.name in wanted and (shape is None or layer.data):
