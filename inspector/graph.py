@@ -132,6 +132,7 @@ class Graph:
     notes: list[Finding] = field(default_factory=list)  # assumptions and warnings
     broken: Node | None = None
     outputs: list[str] = field(default_factory=list)  # in Caffe's order: by the bytes of their names
+    net_inputs: list[Blob] = field(default_factory=list)  # inputs that are no layer's tops: `input` fields before rc4
 
     @property
     def error(self) -> Refusal | None:
@@ -167,8 +168,10 @@ class Graph:
 
     @property
     def inputs(self) -> list[str]:
-        """Blobs that the caller provides: the tops of Input layers."""
-        return [blob.name for node in self.nodes if node.type == "Input" for blob in node.tops]
+        """Blobs that the caller provides: the tops of Input layers, and before rc4 the net's own."""
+        return [blob.name for blob in self.net_inputs] + [
+            blob.name for node in self.nodes if node.type == "Input" for blob in node.tops
+        ]
 
     def params(self) -> Iterator[Param]:
         """Every parameter blob, shared ones at each layer that uses them."""
@@ -184,6 +187,8 @@ def connect(draft: Draft, filtered: Any, edition: Edition = MASTER) -> Graph:
     unmade = {(r.finding.layer, r.values["bottom"]) for r in draft.refusals if r.code == "unknown-bottom"}
     latest: dict[str, Blob] = {}
     free: set[str] = set()
+    _net_inputs(graph, proto, latest)
+    free.update(latest)
     for i, layer_proto in enumerate(proto.layer):
         phase = layer_proto.phase if layer_proto.HasField("phase") else graph.phase
         node = Node(create(layer_proto, phase, edition), i, draft.origins[i])
@@ -213,6 +218,14 @@ def connect(draft: Draft, filtered: Any, edition: Edition = MASTER) -> Graph:
                 latest[name] = blob
                 free.add(name)
     return graph
+
+
+def _net_inputs(graph: Graph, proto: Any, latest: dict[str, Blob]) -> None:
+    """Blobs of `input` fields, in editions that have no Input layer."""
+    for i, name in enumerate(proto.input):
+        dims = proto.input_shape[i].dim if i < len(proto.input_shape) else proto.input_dim[4 * i : 4 * i + 4]
+        latest[name] = Blob(name, None, tuple(dims))
+        graph.net_inputs.append(latest[name])
 
 
 def _check_wiring(graph: Graph, node: Node) -> None:

@@ -22,9 +22,16 @@ def counted(graph: Graph, node: Node) -> int:
     return FLOAT * sum(blob.count or 0 for blob in node.tops)
 
 
+def of_inputs(graph: Graph) -> int:
+    """Bytes of inputs that are no layer's tops, where the edition counts them."""
+    if graph.edition.memory not in ("inputs", "not_in_place"):
+        return 0
+    return FLOAT * sum(blob.count or 0 for blob in graph.net_inputs)
+
+
 def running(graph: Graph) -> Iterator[int]:
     """Caffe's figure after each node."""
-    total = 0
+    total = of_inputs(graph)
     for node in graph.nodes:
         total += counted(graph, node)
         yield total
@@ -32,4 +39,4 @@ def running(graph: Graph) -> Iterator[int]:
 
 def required(graph: Graph) -> int:
     """Caffe's figure for the whole net, in bytes."""
-    return sum(counted(graph, node) for node in graph.nodes)
+    return of_inputs(graph) + sum(counted(graph, node) for node in graph.nodes)

@@ -67,7 +67,7 @@ class Window:
         )
 
     def reach(self, axis: int, size: int, out: int) -> Iterator[tuple[int, slice, slice]]:
-        """Along one axis, for each kernel element that ever meets the input: its index, the outputs it serves, the inputs they read.
+        """Along one axis, for each kernel element that ever meets the input: its index, which outputs it serves, what they read.
 
         Padding is never stored: an output whose element lies outside the input is simply not among those served.
         """

@@ -1,0 +1,135 @@
+"""What each Caffe version said, read from `dialects/*.toml`: the words and the source line of every statement, and their order.
+
+A dialect file names a `base` and states only what differs. A statement looks like the line that it makes::
+
+    top-shape = "I net.cpp:131] Top shape: {shape}"
+
+An empty string takes a statement back. D marks what only debug builds print (as an I line).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .dump import number
+from .editions import Edition
+from .errors import InspectorError
+from .layers import Shape, count
+
+FOLDER = Path(__file__).parent / "dialects"
+DEFAULT = "master"
+ALIASES = {"rc5": "1.0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One kind of line: severity letter, `file:line`, and a template over the facts."""
+
+    level: str
+    place: str
+    template: str
+
+    @classmethod
+    def parse(cls, text: str) -> Statement:
+        head, _, template = text.partition("] ")
+        level, _, place = head.partition(" ")
+        return cls(level, place, template)
+
+    def words(self, values: Mapping[str, Any]) -> str:
+        """The template with the facts in it, in C++'s spelling."""
+        return self.template.format_map({name: spelled(value) for name, value in values.items()})
+
+
+def spelled(value: Any) -> Any:
+    """A value as a C++ stream prints it: shapes with their count, floats with six digits, truth as 1 or 0."""
+    if isinstance(value, tuple):
+        return shape_string(value)
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float):
+        return number(value) if value != value or value in (float("inf"), float("-inf")) else f"{value:g}"
+    return value
+
+
+def shape_string(shape: Shape) -> str:
+    """Blob::shape_string: each size followed by a blank, then the count in brackets."""
+    return "".join(f"{size} " for size in shape) + f"({count(shape)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Where the statements stand that moved between versions; the defaults are master's."""
+
+    setting_up: str = "after"  # "Setting up X" stands "before" or "after" what the layer itself says
+    memory: str = "layer"  # the memory figure after each "layer", or once at the "end"
+    backward: str = "reverse"  # who needs backward: after all layers in "reverse", or "inline" with each
+    database: str = "factory"  # a database is opened when the layer is made ("factory") or in its "setup"
+    mean_file: str = "first"  # the mean file is read "first" in the data layer's set-up, or "last"
+    inner: tuple[str, ...] = ()  # types that make an inner layer through the factory
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One Caffe version: how it behaved, in which order it spoke, and its words."""
+
+    name: str
+    released: str
+    about: str
+    edition: Edition
+    order: Order
+    say: dict[str, Statement]
+    refusals: dict[str, Statement]
+    syntax: str = "V2"  # generation of the net in its dump, and of the files that it read
+    types: frozenset[str] = frozenset()  # layer types that it did not have
+    absent_fields: dict[str, frozenset[str]] = field(default_factory=dict)  # message name -> fields that its schema did not have
+
+
+def names() -> list[str]:
+    """The dialects that are known, oldest first."""
+    rows = [_read(path.stem) for path in FOLDER.glob("*.toml") if not path.stem.startswith("refusals_")]
+    return [row["name"] for row in sorted(rows, key=lambda row: row["released"])]
+
+
+@cache
+def load(name: str) -> Dialect:
+    """A dialect by name. Raises InspectorError with the known names."""
+    name = ALIASES.get(name, name)
+    if not (FOLDER / f"{name}.toml").is_file():
+        raise InspectorError(f"there is no dialect '{name}'", code="unknown-dialect", remedy="known are " + ", ".join(names()))
+    data = _read(name)
+    order = data.get("order", {})
+    return Dialect(
+        name=data["name"],
+        released=data["released"],
+        about=data.get("about", ""),
+        edition=Edition(data["name"], **data.get("edition", {})),
+        order=Order(**{**order, "inner": tuple(order.get("inner", ()))}),
+        say={key: Statement.parse(text) for key, text in data["say"].items() if text},
+        refusals={key: Statement.parse("F " + text) for key, text in data["refusals"].items() if text},
+        syntax=data.get("syntax", "V2"),
+        types=frozenset(data.get("absent_types", ())),
+        absent_fields={key: frozenset(value) for key, value in data.get("absent_fields", {}).items()},
+    )
+
+
+def _read(name: str) -> dict[str, Any]:
+    """A dialect's tables laid over those of its base; the oldest ancestor stands on the layers' own refusals."""
+    own = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    base = _read(own["base"]) if "base" in own else {"refusals": _layer_refusals()}
+    merged = {**base, **own}
+    for key in ("say", "order", "edition", "refusals", "absent_fields"):
+        merged[key] = {**base.get(key, {}), **own.get(key, {})}
+    return merged
+
+
+def _layer_refusals() -> dict[str, str]:
+    result: dict[str, str] = {}
+    for path in sorted(FOLDER.glob("refusals_*.toml")):
+        for code, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
+            result[code] = f"{entry['at']}] {entry['text']}"
+    return result
