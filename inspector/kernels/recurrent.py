@@ -35,7 +35,7 @@ def lstm_unit_backward(saved: Arrays, dc_next: np.ndarray, dh: np.ndarray) -> tu
 def lstm(
     gates_x: np.ndarray, w_h: np.ndarray, cont: np.ndarray, h: np.ndarray, c: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, list]:
-    """Hidden states (T, N, H) and the last cell state, from the inputs' share of the gates (T, N, 4H) and the first states (N, H)."""
+    """Hidden states (T, N, H) and the last cell state, from the inputs' share of the gates (T, N, 4H), and the first states."""
     hidden, saved = [], []
     for gates, on in zip(gates_x, cont, strict=True):
         conted = on[:, None] * h  # N, H
