@@ -104,6 +104,16 @@ def int32(value: int) -> int:
     return (value + 2**31) % 2**32 - 2**31
 
 
+def described(*parts: tuple[str, float, float]) -> str:
+    """`name value` of every (name, value, default) that is not at its default, for `Layer.settings`."""
+    return " ".join(f"{name} {value:g}" for name, value, default in parts if value != default)
+
+
+def filler_or(param: Any, constant: float) -> Any:
+    """The FillerParameter of a layer's parameter message; where it sets none, one that fills with `constant`."""
+    return param.filler if param.HasField("filler") else type(param.filler)(type="constant", value=constant)
+
+
 class Layer:
     """Base of every layer: the common answers. Subclasses override what differs."""
 

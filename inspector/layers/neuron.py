@@ -8,25 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..lazy import np
-from .base import TRAIN, Context, Costs, Layer, ParamShape, Shape, count, register
+from .base import TRAIN, Context, Costs, Layer, ParamShape, Shape, count, described, filler_or, register
 
 if TYPE_CHECKING:
     from numpy import ndarray
-
-
-def described(*parts: tuple[str, float, float]) -> str:
-    """`name value` of every (name, value, default) that is not at its default."""
-    return " ".join(f"{name} {value:g}".lstrip() for name, value, default in parts if value != default)
-
-
-def filler_or(param: Any, constant: float) -> Any:
-    """The FillerParameter of a layer's parameter message; where it sets none, one that fills with `constant`."""
-    if param.HasField("filler"):
-        return param.filler
-    return type(param.filler)(type="constant", value=constant)
 
 
 class Neuron(Layer):
@@ -63,8 +51,9 @@ class Neuron(Layer):
         (dy,) = top_diffs
         if not ctx.wants(0):
             return [None]
+        x, y = ctx.saved
         with np.errstate(all="ignore"):
-            return [np.asarray(self.slope(*ctx.saved, dy), dy.dtype)]
+            return [np.asarray(self.slope(x, y, dy), dy.dtype)]
 
 
 @register("ReLU")
