@@ -1,6 +1,6 @@
 """Every layer type, one class each, one file per family; importing this package fills the registry."""
 
-from . import base
+from . import base, combine, conv, data, linear, loss, neuron, norm, pool, python, recurrent, wiring
 from .base import Context, Costs, Layer, ParamShape, Shape, Unknown, count, create, register, registry, shape_text
 
 __all__ = [
@@ -11,9 +11,20 @@ __all__ = [
     "Shape",
     "Unknown",
     "base",
+    "combine",
+    "conv",
     "count",
     "create",
+    "data",
+    "linear",
+    "loss",
+    "neuron",
+    "norm",
+    "pool",
+    "python",
+    "recurrent",
     "register",
     "registry",
     "shape_text",
+    "wiring",
 ]
