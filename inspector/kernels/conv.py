@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ..window import Window
 
 
+def within(*trailing: int | slice) -> Any:
+    """The index of a part of an array's last axes; all of the axes before them."""
+    return (..., *trailing)
+
+
 def im2col(x: np.ndarray, window: Window, outs: Sequence[int]) -> np.ndarray:
     """What each window sees: `lead x in...` becomes `lead x K x out...`, K elements in row-major order; 0 where it sees padding."""
     lead = x.ndim - len(outs)
     cols = np.zeros((*x.shape[:lead], math.prod(window.kernel), *outs), x.dtype)  # lead x K x out
-    everything = (slice(None),) * lead
     for number, served, read in window.taps(x.shape[lead:], outs):
-        cols[(*everything, number, *served)] = x[(*everything, *read)]
+        cols[within(number, *served)] = x[within(*read)]
     return cols
 
 
@@ -28,9 +33,8 @@ def col2im(cols: np.ndarray, window: Window, sizes: Sequence[int]) -> np.ndarray
     """The transpose of `im2col`: adds every window's elements back to where they were read; `sizes` are those of the image."""
     lead = cols.ndim - len(sizes) - 1
     x = np.zeros((*cols.shape[:lead], *sizes), cols.dtype)  # lead x in
-    everything = (slice(None),) * lead
     for number, served, read in window.taps(sizes, cols.shape[lead + 1 :]):
-        x[(*everything, *read)] += cols[(*everything, number, *served)]
+        x[within(*read)] += cols[within(number, *served)]
     return x
 
 

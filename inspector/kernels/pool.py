@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..window import Window
-from .conv import col2im, im2col
+from .conv import col2im, im2col, within
 
 LOWEST = float(np.finfo(np.float32).min)  # what Caffe starts a maximum from, and so what an empty window gives
 
@@ -45,8 +45,8 @@ def max_index(x: np.ndarray, y: np.ndarray, window: Window) -> np.ndarray:
     positions = _positions(sizes)
     index = np.full(y.shape, -1, np.int64)
     for _, served, read in window.taps(sizes, outs):
-        known = index[(..., *served)]
-        found = (known < 0) & (x[(..., *read)] == y[(..., *served)])
+        known = index[within(*served)]
+        found = (known < 0) & (x[within(*read)] == y[within(*served)])
         np.copyto(known, positions[read], where=found)
     return index
 
@@ -56,7 +56,7 @@ def index_gradient(dy: np.ndarray, index: np.ndarray, window: Window, sizes: Seq
     positions = _positions(sizes)
     dx = np.zeros((*dy.shape[:2], *sizes), dy.dtype)
     for _, served, read in window.taps(sizes, dy.shape[2:]):
-        dx[(..., *read)] += np.where(index[(..., *served)] == positions[read], dy[(..., *served)], 0)
+        dx[within(*read)] += np.where(index[within(*served)] == positions[read], dy[within(*served)], 0)
     return dx
 
 
