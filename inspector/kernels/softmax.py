@@ -7,9 +7,10 @@ import numpy as np
 
 def forward(x: np.ndarray, axis: int) -> np.ndarray:
     """exp(x) / sum(exp(x)) along `axis`, after subtraction of the maximum there; any shape, in a new array."""
-    y = x - x.max(axis, keepdims=True, initial=-np.inf)
-    np.exp(y, out=y)
-    y /= y.sum(axis, keepdims=True)
+    with np.errstate(invalid="ignore"):  # where infinity is the largest, not a number, as in C++
+        y = x - x.max(axis, keepdims=True, initial=-np.inf)
+        np.exp(y, out=y)
+        y /= y.sum(axis, keepdims=True)
     return y
 
 

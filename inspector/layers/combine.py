@@ -119,15 +119,15 @@ class AlongAxis(Layer):
         kind = self.type.lower()
         if axis < 0:
             self.refuse(
-                f"{kind}-dim-negative", f"{self.older} {getattr(param, self.older)} is not an axis", axis=axis, limit=MAX_AXES
+                f"{kind}-dim-negative", f"{self.older} {getattr(param, self.older)} is not an axis", a=axis, b=0, limit=MAX_AXES
             )
         if axis >= len(shape):
             self.refuse(
                 f"{kind}-dim-out-of-range",
                 f"{self.older} {axis} is outside a blob of {len(shape)} axes ({shape_text(shape)})",
                 remedy=f"use 0 to {len(shape) - 1}",
-                axis=axis,
-                axes=len(shape),
+                a=axis,
+                b=len(shape),
             )
         return axis
 
@@ -161,17 +161,15 @@ class Concat(AlongAxis):
         for i, shape in enumerate(bottoms[1:], start=1):
             names = f"'{self.proto.bottom[0]}' is {shape_text(first)}, '{self.proto.bottom[i]}' is {shape_text(shape)}"
             if len(shape) != len(first):
-                self.refuse(
-                    "concat-axes", f"bottoms of {len(first)} and {len(shape)} axes: {names}", first=len(first), other=len(shape)
-                )
+                self.refuse("concat-axes", f"bottoms of {len(first)} and {len(shape)} axes: {names}", a=len(first), b=len(shape))
             for j, (a, b) in enumerate(zip(first, shape, strict=True)):
                 if j != axis and a != b:
                     self.refuse(
                         "concat-shapes",
                         f"bottoms differ on axis {j}, not only on axis {axis} along which they are joined: {names}",
                         remedy="make the other axes equal",
-                        first=a,
-                        other=b,
+                        a=a,
+                        b=b,
                     )
         return [self.check_blob((*first[:axis], sum(shape[axis] for shape in bottoms), *first[axis + 1 :]))]
 
@@ -213,7 +211,8 @@ class Slice(AlongAxis):
                     "slice-uneven",
                     f"{whole} cannot be divided evenly among {self.num_tops} tops",
                     remedy="give slice_point",
-                    rest=whole % self.num_tops,
+                    a=whole % self.num_tops,
+                    b=0,
                     tops=self.num_tops,
                     size=whole,
                 )
@@ -223,19 +222,19 @@ class Slice(AlongAxis):
                 "slice-points",
                 f"{len(points)} slice points make {len(points) + 1} tops, and {self.num_tops} are named",
                 remedy="give one slice_point less than there are tops",
-                points=len(points),
-                need=self.num_tops - 1,
+                a=len(points),
+                b=self.num_tops - 1,
             )
         if self.num_tops > whole:
-            self.refuse("slice-too-many", f"{whole} cannot be sliced into {self.num_tops} tops", tops=self.num_tops, size=whole)
+            self.refuse("slice-too-many", f"{whole} cannot be sliced into {self.num_tops} tops", a=self.num_tops, b=whole)
         for before, point in pairwise([0, *points]):
             if point <= before:
                 self.refuse(
                     "slice-points-order",
                     f"slice point {point} does not lie behind {before}",
                     remedy="order the points, and begin above 0",
-                    point=point,
-                    before=before,
+                    a=point,
+                    b=before,
                 )
         return [end - start for start, end in pairwise([0, *points, whole])]
 
@@ -323,8 +322,8 @@ class Filter(Layer):
                 "filter-tops",
                 f"{len(blobs)} blobs to filter, and {self.num_tops} tops are named",
                 remedy="name one top for each bottom but the last, the selector",
-                tops=self.num_tops,
-                need=len(blobs),
+                a=self.num_tops,
+                b=len(blobs),
             )
         for size in selector[1:]:
             if size != 1:
@@ -332,7 +331,8 @@ class Filter(Layer):
                     "filter-selector",
                     f"the selector ({shape_text(selector)}) has more than one number per item",
                     remedy="make every axis of the selector 1 but the first",
-                    size=size,
+                    a=size,
+                    b=1,
                 )
         for i, shape in enumerate(blobs):
             items = selector[self.axis(0, selector)]
@@ -340,8 +340,8 @@ class Filter(Layer):
                 self.refuse(
                     "filter-items",
                     f"the selector has {items} items, '{self.proto.bottom[i]}' has {shape[0]}",
-                    selector=items,
-                    items=shape[0],
+                    a=items,
+                    b=shape[0],
                 )
         return blobs
 
@@ -374,7 +374,8 @@ class BatchReindex(Layer):
                 "reindex-axes",
                 f"the indices have {len(index)} axes ({shape_text(index)})",
                 remedy="give them one axis",
-                axes=len(index),
+                a=1,
+                b=len(index),
             )
         return [self.check_blob((index[0], *x[1:]))]
 
@@ -384,8 +385,8 @@ class BatchReindex(Layer):
             self.refuse(
                 "reindex-too-large" if value >= len(x) else "reindex-negative",
                 f"index {value:g} is not an item of a batch of {len(x)}",
-                index=float(value),
-                items=len(x),
+                a=float(value),
+                b=len(x) if value >= len(x) else 0,
             )
         rows = index.astype(np.int64)
         ctx.saved = rows, len(x)

@@ -90,7 +90,8 @@ class Embed(Layer):
                     "embed-num-output" if code == "num_output" else "embed-input-dim",
                     f"{code} {value} is not positive",
                     remedy=f"set embed_param {{ {code} }}",
-                    value=value,
+                    a=value,
+                    b=0,
                 )
         for param in self.params(*bottoms):
             self.check_blob(param.shape)
@@ -125,8 +126,8 @@ class Embed(Layer):
                 "embed-index-negative" if outside[0] < 0 else "embed-index-too-large",
                 f"index {outside[0]} is not a row of a table of {len(weight)} rows",
                 remedy="feed indices from 0 to input_dim - 1",
-                index=int(outside[0]),
-                rows=len(weight),
+                a=int(outside[0]),
+                b=0 if outside[0] < 0 else len(weight),
             )
         ctx.saved = index, len(weight), bool(bias)
         y = weight[index]  # M,N
@@ -156,14 +157,14 @@ class PerAxis(Layer):
         """The shape of the learned blob, after LayerSetUp's checks."""
         start = self.axis(axis, x)
         if axes < -1:
-            self.refuse(f"{self.noun}-num-axes", f"num_axes {axes} is neither -1 nor a number of axes", num_axes=axes)
+            self.refuse(f"{self.noun}-num-axes", f"num_axes {axes} is neither -1 nor a number of axes", a=axes, b=-1)
         if start + axes > len(x):
             self.refuse(
                 f"{self.noun}-param-extends-past",
                 f"{axes} axes from axis {start} on do not fit a bottom of {len(x)} axes ({shape_text(x)})",
                 remedy="reduce num_axes, or say -1 for all that follow",
-                axes=len(x),
-                end=start + axes,
+                a=len(x),
+                b=start + axes,
                 axis=start,
             )
         return x[start:] if axes == -1 else x[start : start + axes]
@@ -176,8 +177,8 @@ class PerAxis(Layer):
                 f"{self.noun}-extends-past",
                 f"a {self.noun} of {len(blob)} axes does not fit a bottom of {len(x)} axes from axis {start} on",
                 remedy="set axis to where the two shapes agree",
-                axes=len(x),
-                end=start + len(blob),
+                a=len(x),
+                b=start + len(blob),
                 axis=start,
             )
         for i, size in enumerate(blob):
@@ -186,8 +187,8 @@ class PerAxis(Layer):
                     f"{self.noun}-mismatch",
                     f"axis {start + i} of the bottom has {x[start + i]} elements, axis {i} of the {self.noun} has {size}",
                     remedy="set axis to where the two shapes agree",
-                    bottom=x[start + i],
-                    own=size,
+                    a=x[start + i],
+                    b=size,
                     axis=start + i,
                     index=i,
                 )

@@ -96,7 +96,8 @@ class PReLU(Layer):
                 "prelu-axes",
                 f"needs a channel axis, and its bottom has {len(bottoms[0])} axes",
                 remedy="reshape the bottom to at least 2 axes",
-                axes=len(bottoms[0]),
+                a=len(bottoms[0]),
+                b=2,
             )
         self.legacy(bottoms[0], 1)
         return [bottoms[0]]
@@ -289,7 +290,7 @@ class Log(Neuron):
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         base = self.proto.log_param.base
         if log_of_base(self, "log", base) == 0:  # the base's logarithm is the divisor
-            self.refuse("log-base-one", "there is no logarithm to base 1", remedy="set another base, or none for e", base=base)
+            self.refuse("log-base-one", "there is no logarithm to base 1", remedy="set another base, or none for e", a=base)
         return [bottoms[0]]
 
     def per_element(self) -> Costs:
@@ -315,11 +316,9 @@ def log_of_base(layer: Layer, kind: str, base: float) -> float:
     if base == -1:
         return 1.0
     if not base > 0:  # also where it is not a number
-        layer.refuse(
-            f"{kind}-base-positive", f"base {base:g} is not positive", remedy="set a base above 0, or none for e", base=base
-        )
+        layer.refuse(f"{kind}-base-positive", f"base {base:g} is not positive", remedy="set a base above 0, or none for e", a=base)
     if math.isinf(base):
-        layer.refuse(f"{kind}-base-infinite", "the base is infinite", remedy="set a finite base, or none for e", base=base)
+        layer.refuse(f"{kind}-base-infinite", "the base is infinite", remedy="set a finite base, or none for e", a=base)
     return math.log(base)
 
 
@@ -469,7 +468,13 @@ class Dropout(Layer):
         if not ctx.train:
             return [x]
         if not 0 <= ratio <= 1:
-            self.refuse("dropout-ratio", f"dropout_ratio {ratio:g} is not a probability", remedy="use 0 to 1", keep=1 - ratio)
+            self.refuse(
+                "dropout-ratio-high" if ratio > 1 else "dropout-ratio-low",
+                f"dropout_ratio {ratio:g} is not a probability",
+                remedy="use 0 to 1",
+                a=1 - ratio,
+                b=0 if ratio > 1 else 1,
+            )
         with np.errstate(all="ignore"):  # ratio 1 makes 0 * inf, not a number, in Caffe too
             kept = (ctx.rng.random(x.shape) < 1 - ratio) * np.divide(1.0, 1 - ratio)
             ctx.saved = kept.astype(x.dtype)

@@ -53,7 +53,10 @@ class Flatten(Reordering):
         self.check_names()
         (x,) = bottoms
         start, end = self.axis(self.proto.flatten_param.axis, x), self.axis(self.proto.flatten_param.end_axis, x) + 1
-        check_range(self, start, end)
+        if start > end:
+            self.refuse(
+                "axes-reversed", f"axis {start} lies behind end_axis {end - 1}", remedy="set end_axis behind axis", a=start, b=end
+            )
         return [(*x[:start], count(x[start:end]), *x[end:])]
 
     def settings(self) -> str:
@@ -80,7 +83,8 @@ class Reshape(Reordering):
                 "reshape-two-inferred",
                 f"-1 is given {wanted.count(-1)} times",
                 remedy="leave at most one axis to be inferred",
-                first=wanted.index(-1),
+                a=wanted.index(-1),
+                b=-1,
             )
         start = p.axis if p.axis >= 0 else len(x) + p.axis + 1
         if not 0 <= start <= len(x):
@@ -88,20 +92,20 @@ class Reshape(Reordering):
                 "reshape-axis-negative" if start < 0 else "reshape-axis",
                 f"axis {p.axis} is outside a blob of {len(x)} axes ({shape_text(x)})",
                 remedy=f"use {-len(x) - 1} to {len(x)}",
-                start=start,
+                a=start,
+                b=0 if start < 0 else len(x),
                 axis=p.axis,
-                axes=len(x),
             )
         if p.num_axes < -1:
-            self.refuse("reshape-num-axes", f"num_axes {p.num_axes} is neither -1 nor a number of axes", num_axes=p.num_axes)
+            self.refuse("reshape-num-axes", f"num_axes {p.num_axes} is neither -1 nor a number of axes", a=p.num_axes, b=-1)
         end = len(x) if p.num_axes == -1 else start + p.num_axes
         if end > len(x):
             self.refuse(
                 "reshape-end",
                 f"{p.num_axes} axes from axis {start} on are more than the bottom has ({shape_text(x)})",
                 remedy="reduce num_axes, or say -1 for all that follow",
-                end=end,
-                axes=len(x),
+                a=end,
+                b=len(x),
             )
         for i, size in enumerate(wanted):
             if size == 0:
@@ -110,18 +114,23 @@ class Reshape(Reordering):
                         "reshape-nothing-to-copy",
                         f"dim {i} is 0, and the bottom ({shape_text(x)}) has no axis {start + i} to copy",
                         remedy="say the size",
-                        axes=len(x),
-                        axis=start + i,
+                        a=len(x),
+                        b=start + i,
                     )
                 wanted[i] = x[start + i]
         if -1 in wanted:
             known = int32(count(x[:start]) * count(x[end:]) * count(size for size in wanted if size != -1))
-            if known == 0 or count(x) % known:
+            if known == 0:
+                self.refuse(
+                    "reshape-by-zero", "the other sizes are 0, so that -1 has no value", remedy="say the size instead of -1"
+                )
+            if count(x) % known:
                 self.refuse(
                     "reshape-indivisible",
                     f"{count(x)} elements ({shape_text(x)}) cannot be divided by the other sizes, {known}",
                     remedy="change the sizes so that their product divides the elements",
-                    rest=count(x) % known if known else 0,
+                    a=0,
+                    b=count(x) % abs(known),
                     elements=count(x),
                     known=known,
                 )
@@ -132,8 +141,8 @@ class Reshape(Reordering):
                 "reshape-count",
                 f"{shape_text(top)} has {count(top)} elements, the bottom ({shape_text(x)}) has {count(x)}",
                 remedy="use -1 for one of the sizes",
-                top=count(top),
-                bottom=count(x),
+                a=count(top),
+                b=count(x),
             )
         return [top]
 
@@ -162,8 +171,8 @@ class Crop(Layer):
                 "crop-offsets",
                 f"{len(offsets)} offsets for the {len(x) - start} axes from axis {start} on",
                 remedy="give one offset, or one for each of these axes",
-                axes=start + len(offsets),
-                need=len(x),
+                a=start + len(offsets),
+                b=len(x),
             )
         for i, offset in enumerate(self._offsets(x)[start:], start):
             size = like[self.axis(i, like)]
@@ -172,8 +181,8 @@ class Crop(Layer):
                     "crop-out-of-bounds",
                     f"axis {i} has {x[i]} elements, too few for {size} after an offset of {offset}",
                     remedy="reduce the offset or the second bottom",
-                    left=x[i] - offset,
-                    size=size,
+                    a=x[i] - offset,
+                    b=size,
                     axis=i,
                     offset=offset,
                 )
@@ -221,7 +230,7 @@ class Tile(Layer):
         if not p.HasField("tiles"):
             self.refuse("tile-missing", "says not how many tiles", remedy="set tile_param { tiles }")
         if p.tiles <= 0:
-            self.refuse("tile-positive", f"tiles {p.tiles} is not positive", remedy="set a number above 0", tiles=p.tiles)
+            self.refuse("tile-positive", f"tiles {p.tiles} is not positive", remedy="set a number above 0", a=p.tiles, b=0)
         return [self.check_blob((*x[:axis], x[axis] * p.tiles, *x[axis + 1 :]))]
 
     def settings(self) -> str:
@@ -253,7 +262,7 @@ class Reduction(Layer):
         return [bottoms[0][: self.axis(self.proto.reduction_param.axis, bottoms[0])]]
 
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
-        """Per element one addition (SUMSQ: one multiply-accumulate; ASUM: a comparison, too); per top element one multiplication."""
+        """Per element one addition (SUMSQ: one multiply-accumulate; ASUM: a comparison, too); per sum one multiplication."""
         p = self.proto.reduction_param
         each = {ASUM: Costs(add=1, compare=1), SUMSQ: Costs(mac=1)}.get(p.operation, Costs(add=1))
         scaled = p.operation == MEAN or p.coeff != 1
@@ -297,7 +306,7 @@ class ArgMax(Layer):
 
     layer { name: "class" type: "ArgMax" bottom: "prob" top: "class" argmax_param { top_k: 5 axis: 1 } }
 
-    With `out_max_val` the numbers themselves: instead of the indices where `axis` is set, else after them in a top of N x 2 x top_k.
+    With `out_max_val` the numbers themselves: instead of the indices where `axis` is set, else after them in an N x 2 x top_k top.
     Without gradient: Caffe's backward stops the program. Caffe: argmax_layer.cpp.
     """
 
@@ -305,16 +314,19 @@ class ArgMax(Layer):
         (x,) = bottoms
         p = self.proto.argmax_param
         if p.top_k < 1:
-            self.refuse("argmax-top-k", f"top_k {p.top_k} is below 1", remedy="set 1 or more", top_k=p.top_k)
+            self.refuse("argmax-top-k", f"top_k {p.top_k} is below 1", remedy="set 1 or more", a=p.top_k, b=1)
         if p.HasField("axis"):
             axis = self.axis(p.axis, x)
             choice, code, where = x[axis], "argmax-top-k-axis", f"axis {axis}"
         else:
-            check_range(self, 1, len(x))
+            if not x:
+                self.refuse(
+                    "axes-reversed", "works on items, and its bottom is a scalar", remedy="give the bottom an axis", a=1, b=0
+                )
             choice, code, where = count(x[1:]), "argmax-top-k-item", "each item"
         if p.top_k > choice:
             self.refuse(
-                code, f"top_k {p.top_k} of {choice} numbers on {where}", remedy=f"set at most {choice}", top_k=p.top_k, size=choice
+                code, f"top_k {p.top_k} of {choice} numbers on {where}", remedy=f"set at most {choice}", a=p.top_k, b=choice
             )
         if p.HasField("axis"):
             return [(*x[:axis], p.top_k, *x[axis + 1 :])]
@@ -366,7 +378,7 @@ class Parameter(Layer):
         return [self.check_blob(tuple(int32(size) for size in self.proto.parameter_param.shape.dim))]
 
     def params(self, *bottoms: Shape) -> Sequence[ParamShape]:
-        return [ParamShape("value", *self.shapes())]
+        return [ParamShape("value", self.shapes()[0])]
 
     def forward(self, ctx: Context, *arrays: ndarray) -> Sequence[ndarray]:
         return arrays
@@ -403,11 +415,3 @@ class Softmax(Layer):
     def backward(self, ctx: Context, *top_diffs: ndarray) -> Sequence[ndarray | None]:
         y, axis = ctx.saved
         return [softmax.backward(y, top_diffs[0], axis) if ctx.wants(0) else None]
-
-
-def check_range(layer: Layer, start: int, end: int) -> None:
-    """Axes from `start` to before `end` must not run backwards (Blob::count)."""
-    if start > end:
-        layer.refuse(
-            "axes-reversed", f"axes {start} to {end - 1} run backwards", remedy="set end_axis behind axis", start=start, end=end
-        )
