@@ -103,7 +103,7 @@ def _is_solver(document: prototxt.Document) -> bool:
     message = document.message
     if any(len(getattr(message, name)) for name in _NET_FIELDS):
         return False
-    return any(not unknown.path and unknown.field in _SOLVER_FIELDS for unknown in document.unknown)
+    return any(not unknown.path and unknown.name in _SOLVER_FIELDS for unknown in document.unknown)
 
 
 def _follow(document: prototxt.Document, path: FilePath | None, phase: int) -> Opened:

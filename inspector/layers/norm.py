@@ -138,7 +138,8 @@ class BatchNorm(Layer):
 
     def params(self, *bottoms: Shape) -> Sequence[ParamShape]:
         channels = bottoms[0][1]
-        return ParamShape("mean", (channels,)), ParamShape("variance", (channels,)), ParamShape("factor", (1,))
+        statistics = (("mean", channels), ("variance", channels), ("factor", 1))
+        return tuple(ParamShape(name, (size,), fixed=True) for name, size in statistics)
 
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
         """Per element a subtraction and a division; by batch statistics also a square and two additions. Per channel one root."""
