@@ -9,7 +9,8 @@ import numpy as np
 
 from .errors import InspectorError
 from .graph import Blob, Graph, Node, Param
-from .layers import Context, shape_text
+from .layers import Context, Shape, shape_text
+from .layers.data import DummyData
 from .weights import Weights
 
 
@@ -37,7 +38,7 @@ class Executor:
     ) -> dict[Blob, np.ndarray]:
         """Values of all blobs after running the nodes from `start` to `end` (names, both included)."""
         for blob, value in feeds.items():
-            self.values[blob] = self._feed(blob, value)
+            self.values[blob] = _fed(blob, value, blob.shape)
         for node in self._span(start, end):
             if not all(top in feeds for top in node.tops) or not node.tops:
                 self._step(node)
@@ -54,18 +55,8 @@ class Executor:
         last = names.index(end) if end is not None else len(names) - 1
         return self.graph.nodes[first : last + 1]
 
-    def _feed(self, blob: Blob, value: Any) -> np.ndarray:
-        array = np.ascontiguousarray(value, dtype=np.float32)
-        if blob.shape is not None and array.shape != blob.shape:
-            raise InspectorError(
-                f"blob '{blob.name}' is {shape_text(blob.shape)}, and the array given is {shape_text(array.shape)}",
-                code="fed-shape",
-                remedy=f"call net.reshape({blob.name}={array.shape}) first",
-            )
-        return array
-
     def _step(self, node: Node) -> None:
-        if node.layer.data and not node.bottoms and not hasattr(node.layer, "fill"):
+        if node.layer.data and not node.bottoms and not isinstance(node.layer, DummyData):
             missing = [top.name for top in node.tops if top not in self.values]
             if not missing:
                 return
@@ -114,7 +105,7 @@ class Executor:
 
     def backward(self, top_diffs: Mapping[Blob, Any]) -> None:
         """Gradients of everything that needs one. Losses start from their weights; parameters' gradients start from zero."""
-        self.diffs = {blob: self._feed(blob, value) for blob, value in top_diffs.items()}
+        self.diffs = {blob: _fed(blob, value, self._forward_shape(blob)) for blob, value in top_diffs.items()}
         self.param_diffs = {}
         for node in self.graph.nodes:
             for blob, weight in zip(node.tops, node.loss_weights, strict=True):
@@ -141,15 +132,28 @@ class Executor:
                 else:
                     self.param_diffs[owner] = gradient.reshape(owner.shape)
 
+    def _forward_shape(self, blob: Blob) -> Shape:
+        if blob not in self.values:
+            raise InspectorError(f"'{blob.name}' has no gradient before a forward", code="no-forward", remedy="call forward first")
+        return self.values[blob].shape
+
     def diff(self, blob: Blob) -> np.ndarray:
         """The gradient of a blob; zeros where backward did not reach it."""
-        if blob not in self.diffs:
-            if blob not in self.values:
-                raise InspectorError(f"'{blob.name}' has no gradient before a forward", code="no-forward")
-            return np.zeros_like(self.values[blob])
-        return self.diffs[blob]
+        return self.diffs[blob] if blob in self.diffs else np.zeros(self._forward_shape(blob), np.float32)
 
     def param_diff(self, param: Param) -> np.ndarray:
         """The gradient of a parameter, added up over the layers that share it; zeros where backward did not reach it."""
         gradient = self.param_diffs.get(param.owner)
         return np.zeros(param.shape, np.float32) if gradient is None else gradient.reshape(param.shape)
+
+
+def _fed(blob: Blob, value: Any, shape: Shape | None) -> np.ndarray:
+    """An array that the caller gives for a blob, as float32; its shape must be the blob's."""
+    array = np.asarray(value, dtype=np.float32, order="C")
+    if shape is not None and array.shape != shape:
+        raise InspectorError(
+            f"blob '{blob.name}' is {shape_text(shape)}, and the array given is {shape_text(array.shape)}",
+            code="fed-shape",
+            remedy=f"call net.reshape({blob.name}={array.shape}) first",
+        )
+    return array
