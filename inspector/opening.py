@@ -41,7 +41,7 @@ class Opened:
 def text(source: str | bytes, name: str = "<text>", phase: int = 1) -> Opened:
     """A net from prototxt text; a solver's text leads to the net of that phase."""
     document = prototxt.parse(source, caffe_pb2.NetParameter, name)
-    if _is_solver(document):
+    if is_solver(document):
         return _follow(prototxt.parse(source, caffe_pb2.SolverParameter, name), None, phase)
     return Opened(document.message, name, None, document, document.position, list(document.findings))
 
@@ -55,28 +55,30 @@ def file(name: str | os.PathLike[str], phase: int = 1) -> Opened:
     if not os.path.lexists(path):
         path = shelf.resolve(os.fspath(name))
     data = read_bytes(path)
-    if _looks_binary(data):
+    if looks_binary(data):
         return _binary(path, os.fspath(name), data)
     try:
         document = prototxt.parse(data, caffe_pb2.NetParameter, os.fspath(name))
     except UnreadableError:
-        _refuse_foreign(data, os.fspath(name))  # an HTML page is text too
+        refuse_foreign(data, os.fspath(name))  # an HTML page is text too
         raise
-    if _is_solver(document):
+    if is_solver(document):
         return _follow(prototxt.parse(data, caffe_pb2.SolverParameter, os.fspath(name)), path, phase)
     if not document.message.ListFields():
-        _refuse_foreign(data, os.fspath(name))
+        refuse_foreign(data, os.fspath(name))
     return Opened(document.message, os.fspath(name), path, document, document.position, list(document.findings))
 
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x19\x1b-\x1f]")  # no prototxt has them; 0x1a ends old DOS files
 
 
-def _looks_binary(data: bytes) -> bool:
+def looks_binary(data: bytes) -> bool:
+    """Whether this is no text: a control character that no prototxt has is among the first bytes."""
     return _CONTROL.search(data, 0, 1 << 16) is not None
 
 
-def _refuse_foreign(data: bytes, name: str) -> None:
+def refuse_foreign(data: bytes, name: str) -> None:
+    """Raise UnreadableError for content of a kind that is known and none of Caffe's."""
     from .foreign import recognise
 
     verdict = recognise(data[:4096], len(data))
@@ -85,7 +87,7 @@ def _refuse_foreign(data: bytes, name: str) -> None:
 
 
 def _binary(path: FilePath, name: str, data: bytes) -> Opened:
-    _refuse_foreign(data, name)
+    refuse_foreign(data, name)
     from .caffemodel import open_model
 
     stored = open_model(path)
@@ -98,7 +100,7 @@ _SOLVER_FIELDS = frozenset(field.name for field in caffe_pb2.SolverParameter.DES
 _NET_FIELDS = ("layer", "layers", "input")
 
 
-def _is_solver(document: prototxt.Document) -> bool:
+def is_solver(document: prototxt.Document) -> bool:
     """A text whose top-level fields mean more to a solver than to a net."""
     message = document.message
     if any(len(getattr(message, name)) for name in _NET_FIELDS):
