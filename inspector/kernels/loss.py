@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import softmax
+
 FLOAT_MIN = float(np.finfo(np.float32).tiny)  # what Caffe keeps a probability above before it takes the logarithm
 LOG_THRESHOLD = 1e-20  # the same, in the losses that read probabilities or an information gain matrix
 
 
 def log_softmax_floor(scores: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
     """Softmax over axis 1, and the logarithm of it after it was kept above `floor`; both (outer, classes, inner)."""
-    e = np.exp(scores - scores.max(axis=1, keepdims=True))
-    prob = e / e.sum(axis=1, keepdims=True)
+    prob = softmax.forward(scores, 1)
     return prob, np.log(np.maximum(prob, floor))
 
 
