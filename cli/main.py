@@ -1,7 +1,15 @@
-"""The command `alexinspect`: a click group, one short function per command, each importing only what it uses."""
+"""The command `alexinspect`: a group that knows its commands by name and imports the one that is asked for.
+
+A new command is a module of this package with a click command in it, and a row in COMMANDS.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import click
@@ -9,24 +17,82 @@ import click
 from inspector._version import __version__
 from inspector.errors import InspectorError
 
+from . import show
 
-class Trouble(click.ClickException):
-    """Bad input, as one message on stderr and exit status 2."""
-
-    exit_code = 2
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"alexinspect: {self.message}", file=file, err=True)
+# name -> where it lives, and the sentence that its own help begins with
+COMMANDS = {
+    "summary": ("cli.summary:summary", "Show the layers of a net, with shapes, parameters, operations and memory."),
+    "models": ("cli.models:models", "List the nets that ship."),
+    "upgrade": ("cli.upgrade:upgrade", "Write a net or solver of any generation in today's form."),
+    "doctor": ("cli.doctor:doctor", "Tell what alexinspect runs on, and what is missing or in its way."),
+    "completion": ("cli.completion:completion", "Print the script that completes commands, options and models in a shell."),
+}
+INTERRUPTED, CLOSED = 130, 141  # what a shell makes of Ctrl-C and of a closed pipe
 
 
 class Commands(click.Group):
-    """The one place where an InspectorError becomes a message. Whatever else escapes is a bug and shows its traceback."""
+    """The one place where trouble becomes a message and an exit status. Whatever else escapes is a bug and shows its traceback.
+
+    A command returns its status: None or 0 all well, 1 a difference or a finding.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        return getattr(import_module(module), attribute)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], COMMANDS, 1)
+            remedy = f"did you mean '{close[0]}'?" if close else "see alexinspect --help for what there is"
+            raise InspectorError(f"there is no command '{args[0]}'", code="no-such-command", remedy=remedy)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, sentence) for name, (_, sentence) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except InspectorError as error:
-            raise Trouble(str(error)) from error
+            show.error(error)
+            return 2
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return run()
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
+        try:
+            status = run()
+            sys.stdout.flush()
+        except click.Abort:
+            status = INTERRUPTED
+        except click.ClickException as error:
+            error.show()
+            status = error.exit_code
+        except (BrokenPipeError, SystemExit) as stop:
+            if not isinstance(stop, BrokenPipeError) and not isinstance(stop.__context__, BrokenPipeError):
+                raise  # click makes a SystemExit of a closed pipe, and of nothing else here
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that nothing is left to be said at exit
+            status = CLOSED
+        sys.exit(status if isinstance(status, int) else 0)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,7 +100,7 @@ class Commands(click.Group):
 def main() -> None:
     """Read, show, check and run Caffe nets without Caffe.
 
-    A MODEL is a prototxt, a caffemodel, or the name of a model that ships (see `alexinspect models`).
+    A MODEL is a prototxt, a caffemodel, a solver, the name of a model that ships (see `alexinspect models`), or - for stdin.
 
     Exit status: 0 all well, 1 a difference or a finding, 2 trouble.
     """

@@ -19,7 +19,7 @@ PACKAGES = ("caffe_proto", "inspector", "cli")
 # A module imports from its own row and the rows above it, never from below, and never in a circle. A new module gets a place here.
 RANKS = (
     ("caffe_proto", "caffe_proto.*"),
-    ("inspector._version", "inspector.editions", "inspector.errors", "inspector.lazy", "inspector.window"),
+    ("inspector._version", "inspector.editions", "inspector.errors", "inspector.lazy", "inspector.tables", "inspector.window"),
     ("inspector.kernels", "inspector.kernels.*", "inspector.files", "inspector.shelf"),
     (  # files and messages, before there is a graph
         "inspector.caffemodel",
@@ -44,12 +44,13 @@ RANKS = (
         "inspector.memory",
         "inspector.receptive",
         "inspector.summary",
+        "inspector.summary_table",
     ),
     ("inspector.plan", "inspector.preprocess", "inspector.weights"),
     ("inspector.run",),
     ("inspector.net",),
     ("inspector",),
-    ("cli", "cli.main", "cli.options", "cli.show"),
+    ("cli", "cli.*"),
     ("inspector.__main__",),
 )
 

@@ -1,0 +1,138 @@
+"""What reaches the terminal: colours, widths, and plain data as table, JSON, CSV or markdown."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from inspector.errors import Finding, InspectorError
+from inspector.tables import Column, Paint, clean, fold, number, plain, table
+
+STYLES = {  # style name -> the parameters of the terminal's SGR sequence
+    "head": "1",
+    "label": "1",
+    "name": "1",
+    "total": "1",
+    "type": "36",
+    "shape": "32",
+    "dim": "2",
+    "rule": "2",
+    "unknown": "33",
+    "note": "36",
+    "warning": "33",
+    "error": "1;31",
+    "good": "32",
+}
+
+
+def colours(*, err: bool = False) -> bool:
+    """Whether to paint: as --color says, else on a terminal unless NO_COLOR is set (no-color.org) or the terminal is dumb."""
+    context = click.get_current_context(silent=True)
+    said = context.find_root().color if context else None
+    if said is not None:
+        return said
+    return (sys.stderr if err else sys.stdout).isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def sgr(text: str, style: str) -> str:
+    """The Paint of a terminal."""
+    code = STYLES.get(style)
+    return f"\x1b[{code}m{text}\x1b[0m" if code and text.strip(" ") else text
+
+
+def width() -> int | None:
+    """The terminal's columns (COLUMNS wins, as everywhere); None for a file or pipe, whose lines may be of any length."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+        return max(shutil.get_terminal_size().columns, 40)
+    return None
+
+
+def layout() -> dict[str, Any]:
+    """The keyword arguments with which inspector.tables writes for this output."""
+    rule = "─" if sys.stdout.isatty() and (sys.stdout.encoding or "").lower().startswith("utf") else "-"
+    paint: Paint = sgr if colours() else plain
+    return {"width": width(), "paint": paint, "rule": rule}
+
+
+def lines(text: Iterable[str]) -> None:
+    """Print lines, all at once."""
+    click.echo("\n".join(text), color=colours())
+
+
+def error(trouble: InspectorError) -> None:
+    """One message on stderr."""
+    say(trouble.finding, "error")
+
+
+def say(finding: Finding, severity: str) -> None:
+    """A finding on stderr."""
+    painted = sgr(f"{severity}:", severity) if colours(err=True) else f"{severity}:"
+    body = "\n".join(clean(line) for line in str(finding).split("\n"))
+    if sys.stderr.isatty():
+        columns = max(shutil.get_terminal_size().columns, 40)
+        body = "\n".join("\n  ".join(fold(line, columns - 24)) for line in body.split("\n"))
+    click.echo(f"alexinspect: {painted} {body}", err=True, color=colours(err=True))
+
+
+def remark(text: str) -> None:
+    """Something that went well, on stderr."""
+    click.echo(f"alexinspect: {text}", err=True)
+
+
+# ---- plain data
+
+
+def json(data: Any) -> None:
+    """Data as JSON, indented; shapes and other short lists on one line."""
+    import re
+    from json import dumps
+
+    text = dumps(data, indent=2, ensure_ascii=False)
+    short = re.compile(r"\[\s+((?:-?[0-9.]+,?\s*)+)\]")
+    click.echo(short.sub(lambda match: "[" + " ".join(match[1].split()) + "]", text))
+
+
+def csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Rows as CSV: plain numbers, nothing for unknown."""
+    from csv import writer
+
+    out = sys.stdout
+    sheet = writer(out, lineterminator="\n")
+    sheet.writerow(names)
+    sheet.writerows(rows)
+    out.flush()
+
+
+def markdown(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> None:
+    """Rows as a markdown table."""
+
+    def line(cells: Iterable[str]) -> str:
+        return f"| {' | '.join(cells)} |"
+
+    text = [line(column.title for column in columns), line("---:" if column.right else "---" for column in columns)]
+    text += [line(words(cell).replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*") for cell in row) for row in rows]
+    lines(text)
+
+
+def rows(form: str, names: Sequence[str], columns: Sequence[Column], cells: Sequence[Sequence[Any]]) -> None:
+    """Cells in one of the forms; as JSON a list of objects by `names`."""
+    if form == "json":
+        json([dict(zip(names, row, strict=True)) for row in cells])
+    elif form == "csv":
+        csv(names, cells)
+    elif form == "markdown":
+        markdown(columns, cells)
+    else:
+        lines(table(columns, [[words(cell) for cell in row] for row in cells], **layout()))
+
+
+def words(cell: Any) -> str:
+    """A cell for people."""
+    if isinstance(cell, (list, tuple)):
+        return ", ".join(map(str, cell))
+    return cell if isinstance(cell, str) else number(cell)
