@@ -43,7 +43,7 @@ FilePath = str | os.PathLike[str]
 MAX_AXES = 32
 INT_MAX = 2**31 - 1
 # Far above any net that was ever trained, and low enough that a hostile file ends in an error within a second or two
-MAX_FIELDS = 1_000_000
+MAX_FIELDS = 500_000
 MAX_LAYERS = 50_000
 MAX_BLOBS = 100_000
 MAX_STRUCTURE = 8 << 20  # bytes of everything that is not values
