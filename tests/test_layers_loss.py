@@ -353,6 +353,19 @@ def test_two_loss_weights_fail_in_the_layer_inside():
             assert list(subject.shapes((3, 2), (3,))) == [(), (3, 2)]
 
 
+def test_before_automatic_tops_a_loss_could_do_without_one():
+    old = Edition("old", automatic_tops=False)
+    for tops in (0, 1):
+        proto = named("EuclideanLoss", 2).proto
+        del proto.top[tops:]
+        subject = base.create(proto, base.TEST, old)
+        subject.check_counts(2)
+        assert list(subject.shapes((3, 2), (3, 2))) == [()] * tops
+    with pytest.raises(Refusal) as caught:
+        named("SoftmaxWithLoss", 2, tops=3).check_counts(2)
+    assert caught.value.code == "top-count-most"
+
+
 def test_an_axis_outside_the_blob():
     for kind, settings in (
         ("SoftmaxWithLoss", "softmax_param { axis: 2 }"),

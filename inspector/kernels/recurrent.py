@@ -7,6 +7,7 @@ import numpy as np
 from .loss import sigmoid
 
 Arrays = tuple[np.ndarray, ...]
+Steps = list[tuple[np.ndarray, Arrays]]  # per timestep: the state before times cont, and what its unit saved
 
 
 def lstm_unit(c: np.ndarray, gates: np.ndarray, cont: np.ndarray) -> tuple[np.ndarray, np.ndarray, Arrays]:
@@ -34,7 +35,7 @@ def lstm_unit_backward(saved: Arrays, dc_next: np.ndarray, dh: np.ndarray) -> tu
 
 def lstm(
     gates_x: np.ndarray, w_h: np.ndarray, cont: np.ndarray, h: np.ndarray, c: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, list]:
+) -> tuple[np.ndarray, np.ndarray, Steps]:
     """Hidden states (T, N, H) and the last cell state, from the inputs' share of the gates (T, N, 4H), and the first states."""
     hidden, saved = [], []
     for gates, on in zip(gates_x, cont, strict=True):
@@ -45,7 +46,7 @@ def lstm(
     return np.stack(hidden), c, saved
 
 
-def lstm_backward(dhidden: np.ndarray, w_h: np.ndarray, cont: np.ndarray, saved: list) -> tuple[np.ndarray, np.ndarray]:
+def lstm_backward(dhidden: np.ndarray, w_h: np.ndarray, cont: np.ndarray, saved: Steps) -> tuple[np.ndarray, np.ndarray]:
     """Gradients of the gates (T, N, 4H) and of the recurrent weights (4H, H). None leaves the first timestep backwards."""
     dw = np.zeros_like(w_h)
     dgates = np.empty((*dhidden.shape[:2], len(w_h)), dhidden.dtype)

@@ -13,9 +13,10 @@ from google.protobuf.message import DecodeError
 
 from caffe_proto import caffe_pb2
 
+from ..editions import MASTER, Edition
 from ..errors import UnreadableError
 from ..lazy import LazyModule, np
-from .base import Arity, Context, Costs, Layer, Shape, count, register, shape_text
+from .base import TEST, Arity, Context, Costs, Layer, Shape, count, register, shape_text
 
 if TYPE_CHECKING:
     from ..kernels import loss as kernel
@@ -30,11 +31,21 @@ class Loss(Layer):
     """A number from predictions and labels whose first axes agree (Caffe's LossLayer)."""
 
     bottoms: Arity = 2
+    tops: Arity = 1
     loss = True
+
+    def __init__(self, proto: Any, phase: int = TEST, edition: Edition = MASTER) -> None:
+        super().__init__(proto, phase, edition)
+        if not edition.automatic_tops:  # before, a loss could do without a top
+            self.tops = (0, self.tops if isinstance(self.tops, int) else self.tops[1])
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         self.check_batch(*bottoms)
-        return [()]
+        return self.scalar_top()
+
+    def scalar_top(self) -> list[Shape]:
+        """A blob without axes, if the layer has a top."""
+        return [()] if self.num_tops else []
 
     def check_batch(self, data: Shape, label: Shape, *_more: Shape) -> None:
         """Both bottoms must have the same first axis (LossLayer::Reshape)."""
@@ -312,7 +323,7 @@ class SigmoidCrossEntropyLoss(Loss):
                 a=count(data),
                 b=count(target),
             )
-        return [()]
+        return self.scalar_top()
 
     def normalization(self, default: int = BATCH_SIZE) -> int:
         return super().normalization(default)
@@ -354,7 +365,7 @@ class EuclideanLoss(Loss):
                 a=a,
                 b=b,
             )
-        return [()]
+        return self.scalar_top()
 
     def can_force_backward(self, bottom: int) -> bool:
         return True
@@ -418,7 +429,7 @@ class MultinomialLogisticLoss(Loss):
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         self.check_batch(*bottoms)
         self.check_one_label_each(bottoms[1], "multinomial-label")
-        return [()]
+        return self.scalar_top()
 
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
         items = bottoms[0][0]
@@ -474,7 +485,7 @@ class ContrastiveLoss(Loss):
                         b=1,
                     )
         self.check_batch(*bottoms)
-        return [()]
+        return self.scalar_top()
 
     def can_force_backward(self, bottom: int) -> bool:
         return bottom != 2
