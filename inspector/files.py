@@ -28,23 +28,27 @@ def trouble(path: str | os.PathLike[str], error: OSError, doing: str = "read") -
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The whole content of a file or pipe. Raises UnreadableError for what cannot or should not be read: folders, devices,
-    silence."""
+    """The whole content of a file or pipe.
+
+    Raises UnreadableError for what cannot or should not be read: folders, devices, a pipe through which nothing comes.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise trouble(path, error) from None
     except ValueError as error:  # a NUL in the name
         raise UnreadableError(f"cannot read {os.fspath(path)!r}: {error}", code="file") from None
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        try:
-            mode = os.fstat(descriptor).st_mode
-            if stat.S_ISREG(mode):
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:
                 return file.readall()
-            if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-                return _read_pipe(descriptor, path)
-        except OSError as error:
-            raise trouble(path, error) from None
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            return _read_pipe(descriptor, path)
+    except OSError as error:
+        raise trouble(path, error) from None
+    finally:
+        os.close(descriptor)
     kind = "a folder" if stat.S_ISDIR(mode) else "a device"
     remedy = "name a file in it" if stat.S_ISDIR(mode) else "copy its content to a file"
     raise UnreadableError(f"'{os.fspath(path)}' is {kind}, not a file", code="file", remedy=remedy)

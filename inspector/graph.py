@@ -15,6 +15,7 @@ from .draft import Draft, Event, Path
 from .editions import MASTER, Edition
 from .errors import Finding, Position, Refusal
 from .layers import Layer, Shape, Unknown, count, create
+from .layers.python import Python
 from .splits import unknown_bottom
 
 AUTOMATIC = "(automatic)"  # Caffe's name for a loss layer's top that the prototxt does not name
@@ -179,8 +180,11 @@ class Graph:
             yield from node.params or ()
 
 
-def connect(draft: Draft, filtered: Any, edition: Edition = MASTER) -> Graph:
-    """Nodes and blobs of a draft whose splits are in place. Collects what Caffe would refuse and goes on with what it can."""
+def connect(draft: Draft, filtered: Any, edition: Edition = MASTER, *, allow_python: bool = False) -> Graph:
+    """Nodes and blobs of a draft whose splits are in place. Collects what Caffe would refuse and goes on with what it can.
+
+    `allow_python` lets Python layers run the user's code, already when their shapes are worked out.
+    """
     proto = draft.proto
     graph = Graph(proto.name, proto.state.phase, filtered, edition, [], draft.events, draft.locate)
     graph.stops.extend(Stop(refusal, cuts=False) for refusal in draft.refusals)
@@ -193,6 +197,8 @@ def connect(draft: Draft, filtered: Any, edition: Edition = MASTER) -> Graph:
         phase = layer_proto.phase if layer_proto.HasField("phase") else graph.phase
         node = Node(create(layer_proto, phase, edition), i, draft.origins[i])
         graph.nodes.append(node)
+        if allow_python and isinstance(node.layer, Python):
+            node.layer.allow_python = True
         _check_wiring(graph, node)
         for j, name in enumerate(layer_proto.bottom):
             if name not in free:

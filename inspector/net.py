@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 PHASES = {"TRAIN": 0, "TEST": 1}
 
 
-def build(draft: Draft, given: Mapping[str, Shape] | None = None, edition: Edition = MASTER) -> Graph:
+def build(
+    draft: Draft, given: Mapping[str, Shape] | None = None, edition: Edition = MASTER, *, allow_python: bool = False
+) -> Graph:
     """Proto to graph, one pass after the other; `draft.proto.state` says the phase."""
     draft = phases.select(draft)
     filtered = draft.proto
     draft = splits.insert(draft, edition)
-    graph = graphs.connect(draft, filtered, edition)
+    graph = graphs.connect(draft, filtered, edition, allow_python=allow_python)
     graph = shapes.infer(graph, given)
     return needs.mark(graph)
 
@@ -48,15 +50,17 @@ def load(
     stages: Sequence[str] = (),
     given: Mapping[str, Shape] | None = None,
     weights: str | os.PathLike[str] | None = None,
+    *,
+    allow_python: bool = False,
 ) -> Net:
     """A net from a prototxt, a binary NetParameter, a solver (followed to the net of `phase`), or the name of a model that ships.
 
     `given` maps blob names to shapes that the file does not settle, such as a data layer's tops. `weights` is a caffemodel, whose
-    values are read when they are first used.
+    values are read when they are first used. `allow_python` runs the classes that Python layers name: for files that you trust.
 
     Raises InspectorError only where the file cannot be read as a net. One that Caffe would refuse still loads: see `Net.error`.
     """
-    net = Net(opening.file(path_or_name, _phase(phase)), phase, level, stages, given)
+    net = Net(opening.file(path_or_name, _phase(phase)), phase, level, stages, given, allow_python=allow_python)
     if weights is not None:
         net.load_weights(weights)
     return net
@@ -70,9 +74,11 @@ def loads(
     given: Mapping[str, Shape] | None = None,
     weights: str | os.PathLike[str] | None = None,
     name: str = "<text>",
+    *,
+    allow_python: bool = False,
 ) -> Net:
     """A net from prototxt text; everything else as `load`."""
-    net = Net(opening.text(text, name, _phase(phase)), phase, level, stages, given)
+    net = Net(opening.text(text, name, _phase(phase)), phase, level, stages, given, allow_python=allow_python)
     if weights is not None:
         net.load_weights(weights)
     return net
@@ -124,18 +130,21 @@ class Net:
         stages: Sequence[str] = (),
         given: Mapping[str, Shape] | None = None,
         edition: Edition = MASTER,
+        *,
+        allow_python: bool = False,
     ) -> None:
         self.opened = opened
         self.phase = phase
         self.edition = edition
+        self.allow_python = allow_python
         self.given = {name: tuple(int(size) for size in shape) for name, shape in (given or {}).items()}
         draft = upgrade.net(Draft(opened.proto, locate=opened.locate), edition)
         state = opened.state
         if state is not None:  # what the solver says of this net's state
             level, stages = level or state.level, [*state.stage, *stages]
-        proto = phases.set_state(draft.proto, _phase(phase), level, stages)
+        proto = phases.set_state(draft.proto, _phase(phase), level, stages, edition)
         self.draft = draft.then(proto, draft.origins, [])
-        self.graph = build(self.draft, self.given, edition)
+        self.graph = build(self.draft, self.given, edition, allow_python=allow_python)
         self._weights: Weights | None = None
         self._executor: Executor | None = None
 
@@ -266,7 +275,7 @@ class Net:
     def reshape(self, **inputs: Shape) -> None:
         """Run the same net, with the same parameters, on other input shapes."""
         given = {**self.given, **{name: tuple(int(size) for size in shape) for name, shape in inputs.items()}}
-        graph = build(self.draft, given, self.edition)
+        graph = build(self.draft, given, self.edition, allow_python=self.allow_python)
         if graph.error is not None:
             raise graph.error
         if self._weights is not None:

@@ -45,7 +45,10 @@ def given_by(verdict: Verdict, path: Path, phase: str) -> dict[str, Shape]:
     }
 
 
-@pytest.mark.parametrize(("file", "phase", "verdict"), [case for case in CASES if case.values[2] is None or case.values[2]["accepted"]])
+CHECKED = [case for case in CASES if case.values[2] is None or case.values[2]["accepted"]]
+
+
+@pytest.mark.parametrize(("file", "phase", "verdict"), CHECKED)
 def test_an_accepted_net_has_caffes_shapes_and_memory(file: str, phase: str, verdict: Verdict, reference: Path) -> None:
     path = reference / "prototxts" / file
     net = inspector.load(path, phase, given=given_by(verdict, path, phase))

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 from ..editions import MASTER, Edition
 from ..errors import InspectorError
@@ -110,7 +110,7 @@ class Python(Layer):
 
     bottoms = (0, None)
     tops = (0, None)
-    allow_python: ClassVar[bool] = False
+    allow_python: bool = False  # set on the instance by whoever trusts the prototxt
 
     def __init__(self, proto: Any, phase: int = TEST, edition: Edition = MASTER) -> None:
         super().__init__(proto, phase, edition)
