@@ -19,6 +19,7 @@ class Edition:
     automatic_tops: bool = True  # a loss layer without tops gets one; before rc it has none
     loss_weights: bool = True  # losses are weighted tops, and a weighted top that is read elsewhere is split
     input_layers: bool = True  # since rc4 `input:` fields become an Input layer
+    state: str = "caller"  # opening a file sets phase and level as the "caller" says, or (rc2, rc3) only the "phase"
     memory: str = "all"  # "all" tops | "not_in_place" (v0.99) | "inputs" (v0.9999) | "all_but_inputs" (rc to rc3)
     backward: str = "losses"  # "losses": only what lies under a loss | "forward": whatever follows a learnable layer
 

@@ -8,16 +8,18 @@ from typing import Any
 from caffe_proto import caffe_pb2
 
 from .draft import FILTERED, Draft, Event, Path
+from .editions import MASTER, Edition
 from .errors import Refusal
 
 
-def set_state(proto: Any, phase: int, level: int = 0, stages: Sequence[str] = ()) -> Any:
+def set_state(proto: Any, phase: int, level: int = 0, stages: Sequence[str] = (), edition: Edition = MASTER) -> Any:
     """A copy of the net with its state as Caffe sets it when it opens a file: the caller's phase and level win, stages add up."""
     out: Any = caffe_pb2.NetParameter()
     out.CopyFrom(proto)
     out.state.phase = phase
     out.state.stage.extend(stages)
-    out.state.level = level
+    if level or edition.state == "caller":
+        out.state.level = level
     return out
 
 
