@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -27,7 +27,12 @@ COMMANDS = {
     "doctor": ("cli.doctor:doctor", "Tell what alexinspect runs on, and what is missing or in its way."),
     "completion": ("cli.completion:completion", "Print the script that completes commands, options and models in a shell."),
 }
+TROUBLE = 2
 INTERRUPTED, CLOSED = 130, 141  # what a shell makes of Ctrl-C and of a closed pipe
+
+
+class Closed(Exception):
+    """Nobody reads our output any more; not an OSError, so that click lets it pass."""
 
 
 class Commands(click.Group):
@@ -63,7 +68,15 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except InspectorError as error:
             show.error(error)
-            return 2
+            return TROUBLE
+        except BrokenPipeError as error:
+            raise Closed from error
+
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **extra)  # where --help and --version speak
+        except BrokenPipeError as error:
+            raise Closed from error
 
     def main(
         self,
@@ -73,7 +86,7 @@ class Commands(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        run: Callable[[], Any] = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
         if not standalone_mode:
             return run()
         for stream in (sys.stdout, sys.stderr):
@@ -87,9 +100,7 @@ class Commands(click.Group):
         except click.ClickException as error:
             error.show()
             status = error.exit_code
-        except (BrokenPipeError, SystemExit) as stop:
-            if not isinstance(stop, BrokenPipeError) and not isinstance(stop.__context__, BrokenPipeError):
-                raise  # click makes a SystemExit of a closed pipe, and of nothing else here
+        except (BrokenPipeError, Closed):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that nothing is left to be said at exit
             status = CLOSED
         sys.exit(status if isinstance(status, int) else 0)

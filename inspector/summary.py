@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from string import ascii_letters
 from typing import TYPE_CHECKING, Any
 
 from . import memory
@@ -384,48 +385,50 @@ def prefix(name: str) -> str:
 
 
 def grouped(rows: Iterable[Row]) -> list[list[Row]]:
-    """Runs of neighbours with a common prefix.
+    """Runs of neighbours with a common prefix, and those between them that are named like the prefix itself.
 
     Prefixes that differ only in the letters before their number are one, as in ResNet's res2a_..., bn2a_..., scale2a_...
     """
     runs: list[list[Row]] = []
+    prefixes: set[str] = set()  # those of the last run
     last = ""
     for row in rows:
         start = prefix(row.name)
-        number = start.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-        key = number or start
-        if runs and key and key == last:
+        key = start.lstrip(ascii_letters) or start
+        if runs and ((key and key == last) or (not key and row.name in prefixes)):
             runs[-1].append(row)
+            prefixes.add(start)
         else:
             runs.append([row])
-        last = key
+            prefixes, last = {start}, key
     return runs
 
 
 def _merge(rows: Sequence[Row]) -> Row:
-    """One row for several: sums, what they read from outside and what they leave to others."""
+    """One row for several: sums, what they read from outside and what they leave."""
     if len(rows) == 1:
         return rows[0]
-    made = {top.name: top for row in rows for top in row.tops}
-    read = {name for row in rows for name in row.reads}
     outside: dict[str, None] = {}
-    seen: set[str] = set()
+    made: set[str] = set()
+    left: dict[str, Top] = {}
     for row in rows:
-        outside.update((name, None) for name in row.reads if name not in seen)
-        seen.update(top.name for top in row.tops)
-    left = tuple(replace(top, in_place=False) for name, top in made.items() if name not in read) or tuple(rows[-1].tops)
+        outside.update((name, None) for name in row.reads if name not in made)
+        for name in row.reads:
+            left.pop(name, None)
+        left.update((top.name, replace(top, in_place=False)) for top in row.tops)
+        made.update(top.name for top in row.tops)
     sums: dict[str, Any] = {}
     for name in SUMS:
         known = [value for row in rows if (value := getattr(row, name)) is not None]
         sums[name] = sum(known) if known else None
-    starts = dict.fromkeys(prefix(row.name) for row in rows)
+    starts = dict.fromkeys(start for row in rows if (start := prefix(row.name)))
     return Row(
         name=", ".join(starts),
         type=f"{len(rows)} layers",
         settings="",
         bottoms=tuple(outside),
         reads=tuple(outside),
-        tops=left,
+        tops=tuple(left.values()),
         depth=max(row.depth for row in rows),
         backward=any(row.backward for row in rows),
         **sums,

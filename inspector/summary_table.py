@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,7 @@ FIELDS: dict[str, Field] = {
 }
 USUAL = ("name", "type", "settings", "bottoms", "tops", "shape", "parameters", "macs", "memory")
 NUMBERS = ("parameters", "macs", "memory")
+LEAST_NAMES = 14  # columns that a layer's name needs beside the numbers
 
 
 def chosen(names: Sequence[str], among: Mapping[str, Any] = FIELDS) -> tuple[str, ...]:
@@ -147,55 +148,58 @@ def said(finding: Finding, width: int | None = None, paint: Paint = plain) -> It
 
 
 def _two_lines(rows: Sequence[Sequence[str]], total: Sequence[str], width: int, paint: Paint, rule: str) -> Iterator[str]:
-    """Name, type and settings with the numbers at the right, and below them, indented, what is read, made, and its shape."""
+    """Name, type and settings with the numbers at the right; indented below them what is read and made, and its shape."""
     heads = [FIELDS[name].column for name in NUMBERS]
-    numbers = [row[-len(NUMBERS) :] for row in rows]
-    widths = [
-        max(map(width_of, column)) for column in zip([head.title for head in heads], total[-len(NUMBERS) :], *numbers, strict=True)
-    ]
+    titles = [head.title for head in heads]
+    widths = [max(map(width_of, column)) for column in zip(titles, *(row[-len(NUMBERS) :] for row in [*rows, total]), strict=True)]
     room = width - sum(widths) - GAP * len(widths)
-    beside = room >= 14  # else the numbers stand below
-    if not beside:
-        room = width
+    beside = room >= LEAST_NAMES  # else the numbers stand below
+    indent = " " * GAP
 
-    def line(left: str, painted: str, figures: Sequence[str], style: str) -> Iterator[str]:
+    def first(parts: Sequence[tuple[str, str]], figures: Sequence[str], style: str = "") -> Iterator[str]:
+        left, *more = _flow(parts, room if beside else width, paint)
         shown = [pad(n, w, True, paint(n, style or style_of(n, head))) for n, w, head in zip(figures, widths, heads, strict=True)]
-        if beside:
-            yield (" " * GAP).join([pad(left, room, False, painted), *shown])
-        else:
-            yield painted
-            yield "  " + (" " * GAP).join(shown)
-
-    ruler = paint(rule * width, "rule")
-    yield from line("layer", paint("layer", "head"), [head.title for head in heads], "head")
-    yield ruler
-    for row, figures in zip(rows, numbers, strict=True):
-        name, kind, settings, bottoms, tops, shape = row[: -len(NUMBERS)]
-        parts = [(name, "name"), (kind, "type"), (settings, "")]
-        left, *more = _flow(parts, room, paint)
-        yield from line(*left, figures, "")
+        yield indent.join([pad(left[0], room, False, left[1]), *shown]) if beside else left[1]
         for _, painted in more:
             yield painted
-        arrow = [(bottoms + " ->", ""), (tops, "")] if bottoms and tops else [(bottoms or tops, "")]
-        for _, painted in _flow([*arrow, ("  " + shape, "shape")], width - 2, paint):
-            yield "  " + painted
+        if not beside:
+            yield indent + indent.join(shown)
+
+    def second(bottoms: str, tops: str, shape: str, style: str = "") -> Iterator[str]:
+        *more, (text, painted) = _flow([(part, style) for part in (bottoms, "->" * bool(bottoms), tops)], width - GAP, paint)
+        for _, line in more:
+            yield indent + line
+        space = width - GAP - width_of(text) - width_of(shape)
+        if space < GAP:  # the shape takes a line of its own
+            yield indent + painted
+            painted, space = "", max(width - GAP - width_of(shape), 0)
+        yield indent + painted + " " * space + paint(shape, style or FIELDS["shape"].column.style)
+
+    ruler = paint(rule * width, "rule")
+    yield from first([(FIELDS["name"].column.title, "head")], titles, "head")
+    yield from second("from", "to", "shape", "head")
     yield ruler
-    yield from line("total", paint("total", "total"), total[-len(NUMBERS) :], "total")
+    for name, kind, settings, bottoms, tops, shape, *figures in rows:
+        yield from first([(name, "name"), (kind, "type"), (settings, "")], figures)
+        if tops or bottoms:
+            yield from second(bottoms, tops, shape)
+    yield ruler
+    yield from first([("total", "total")], total[-len(NUMBERS) :], "total")
 
 
-def _flow(parts: Sequence[tuple[str, str]], width: int, paint: Paint) -> list[tuple[str, str]]:
-    """Parts one behind the other with a space between, as lines of (text, painted text); a part that does not fit begins a line."""
-    lines = [("", "")]
+def _flow(parts: Iterable[tuple[str, str]], width: int, paint: Paint) -> list[tuple[str, str]]:
+    """Words one behind the other, as lines of (text, painted text); lines after the first are indented."""
+    lines: list[tuple[str, str]] = []
     for part, style in parts:
-        if not part.strip():
-            continue
-        left, painted = lines[-1]
-        if left and width_of(left) + 1 + width_of(part) <= width:
-            lines[-1] = (f"{left} {part}", f"{painted} {paint(part, style)}")
-            continue
-        pieces = [(piece, paint(piece, style)) for piece in fold(part.strip(" "), width)]
-        lines = pieces if not left and len(lines) == 1 else [*lines, *pieces]
-    return lines
+        for word in part.split(" ") if part else ():
+            text, painted = lines[-1] if lines else ("", "")
+            if lines and width_of(text) + 1 + width_of(word) <= width:
+                lines[-1] = (f"{text} {word}", f"{painted} {paint(word, style)}")
+                continue
+            for piece in fold(word, width - GAP if lines else width):
+                space = " " * GAP if lines else ""
+                lines.append((space + piece, space + paint(piece, style)))
+    return lines or [("", "")]
 
 
 def totals_words(summary: Summary) -> list[tuple[str, str]]:
