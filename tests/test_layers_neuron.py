@@ -1,4 +1,4 @@
-"""Elementwise layers: against formulas number by number, central differences, and real Caffe. Refusals are in test_layers_wiring."""
+"""Elementwise layers: against formulas per number, central differences, and real Caffe. Refusals are in test_layers_wiring."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def scatter_rows(rows: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
 
 def spread(param: np.ndarray, axis: int, axes: int) -> np.ndarray:
     """`param` as a view that broadcasts over a blob of `axes` axes from `axis` on: (3, 4) at 1 of 4 -> (1, 3, 4, 1)."""
-    return param.reshape(*[1] * axis, *param.shape, *[1] * (axes - axis - param.ndim))
+    return param.reshape((1,) * axis + param.shape + (1,) * (axes - axis - param.ndim))
 
 
 def gather(x: np.ndarray, axis: int, axes: int) -> np.ndarray:

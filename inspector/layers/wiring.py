@@ -34,7 +34,7 @@ class Reordering(Layer):
     def forward(self, ctx: Context, *arrays: ndarray) -> Sequence[ndarray]:
         (x,) = arrays
         ctx.saved = x.shape
-        return [x.reshape(*self.shapes(x.shape)[0])]
+        return [x.reshape(self.shapes(x.shape)[0])]
 
     def backward(self, ctx: Context, *top_diffs: ndarray) -> Sequence[ndarray | None]:
         return [top_diffs[0].reshape(ctx.saved) if ctx.wants(0) else None]
