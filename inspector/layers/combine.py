@@ -158,20 +158,25 @@ class Concat(AlongAxis):
         self.check_one_axis()
         first = bottoms[0]
         axis = self.position(first)
-        for i, shape in enumerate(bottoms[1:], start=1):
-            names = f"'{self.proto.bottom[0]}' is {shape_text(first)}, '{self.proto.bottom[i]}' is {shape_text(shape)}"
+        for i, shape in enumerate(bottoms):
             if len(shape) != len(first):
-                self.refuse("concat-axes", f"bottoms of {len(first)} and {len(shape)} axes: {names}", a=len(first), b=len(shape))
+                self.refuse(
+                    "concat-axes", self._differ(f"{len(first)} and {len(shape)} axes", i, bottoms), a=len(first), b=len(shape)
+                )
             for j, (a, b) in enumerate(zip(first, shape, strict=True)):
                 if j != axis and a != b:
                     self.refuse(
                         "concat-shapes",
-                        f"bottoms differ on axis {j}, not only on axis {axis} along which they are joined: {names}",
+                        self._differ(f"different size on axis {j}, not only on axis {axis}", i, bottoms),
                         remedy="make the other axes equal",
                         a=a,
                         b=b,
                     )
         return [self.check_blob((*first[:axis], sum(shape[axis] for shape in bottoms), *first[axis + 1 :]))]
+
+    def _differ(self, how: str, index: int, bottoms: Sequence[Shape]) -> str:
+        names, shapes = self.proto.bottom, bottoms
+        return f"bottoms of {how}: '{names[0]}' is {shape_text(shapes[0])}, '{names[index]}' is {shape_text(shapes[index])}"
 
     def forward(self, ctx: Context, *arrays: ndarray) -> Sequence[ndarray]:
         axis = self.position(arrays[0].shape)
