@@ -18,6 +18,7 @@ import math
 import re
 import struct
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as attribute
@@ -76,6 +77,8 @@ _FLOAT_WORDS = {b"inf": "inf", b"infinity": "inf", b"nan": "nan"}
 _QUOTES = (b'"', b"'")
 _OPENERS = {b"{": b"}", b"<": b">"}
 _BRACKETS = {b"{": b"}", b"<": b">", b"[": b"]"}
+_CLOSERS = frozenset((b"}", b">", b"]"))
+_NOWHERE: array[int] = array("Q")
 _SMALL = [bytes([n]) for n in range(128)]
 
 
@@ -108,7 +111,7 @@ class Document:
     findings: list[Finding]  # in file order
     unknown: list[Unknown]  # the fields that "unknown-field" findings speak of
     _source: _Source
-    _dropped: set[int]  # offsets of values of known fields that are not in the message
+    _dropped: array[int]  # offsets of values of repeated fields that are not in the message, ascending
     _inside: dict[int, dict[str, array[int]]] = attribute(default_factory=dict)  # what lately scanned bodies hold, by offset
 
     @property
@@ -127,20 +130,20 @@ class Document:
         singular field needs no index; of a repeated one it means the first value. What is not in the text gives the place
         of the nearest message around it that is, and None where the text holds no field at all.
         """
-        first = _TOKEN.match(self._source.data)
-        found = first.start(1) if first and first[1] else None
+        start = _TOKEN.match(self._source.data)
+        found = start.start(1) if start and start[1] else None
         descriptor: Any = self.message.DESCRIPTOR
         bodies, step = [0], 0
         while step < len(path):
             name = path[step]
             field = descriptor.fields_by_name.get(name) if descriptor is not None and isinstance(name, str) else None
-            offsets = [at for body in bodies for at in self._children(body).get(str(name), ())]
-            index, step = path[step + 1] if step + 1 < len(path) else None, step + 1
-            if isinstance(index, int):
-                step += 1
+            places = [self._children(body).get(str(name), _NOWHERE) for body in bodies]
+            offsets: Sequence[int] = places[0] if len(places) == 1 else [at for some in places for at in some]
+            index = path[step + 1] if step + 1 < len(path) else None
+            step += 1 if isinstance(index, str) or index is None else 2
             if field is None or _repeated(field):
-                offsets = [at for at in offsets if at not in self._dropped]
-                offsets = offsets[index:][:1] if isinstance(index, int) else offsets[:1]
+                first_wanted = index if isinstance(index, int) else 0
+                offsets = offsets[first_wanted : first_wanted + 1] if first_wanted >= 0 else ()
             if not offsets:
                 break
             found = offsets[-1]  # a singular message that was given twice is one message: children from all, place of the last
@@ -163,48 +166,43 @@ class Document:
         if known is not None:
             return known
         found: dict[str, array[int]] = {}
-        depth = 0  # of brackets around the token, those of a [list] of the message's own field not counted
-        awaiting, listed, name = "name", False, ""
-        for match in _TOKEN.finditer(self._source.data, body):
+        depth, listed, awaited = 0, False, False  # brackets around; in a [list] of an own field; a value begins here
+        name, named = "", 0
+        tokens = _TOKEN.finditer(self._source.data, body)  # what is here has been read before, so its grammar is in order
+        for match in tokens:
             token = match[1]
-            if token in _BRACKETS:
-                if depth == 0 and awaiting == "value":
-                    if token == b"[" and not listed:
-                        listed = True
-                        found[name].pop()  # its elements are the values
-                        continue
-                    if listed:
-                        found[name].append(match.start(1))
-                    awaiting = ""
-                depth += 1
-            elif token in (b"}", b">", b"]"):
-                if depth:
-                    depth -= 1
-                elif not listed:
-                    break
-                else:
+            if depth:
+                depth += (token in _BRACKETS) - (token in _CLOSERS)
+            elif awaited and token != b":":
+                if token == b"[" and not listed:
+                    listed = True
+                    continue
+                if token == b"]":
                     listed = False
-                if depth == 0 and not listed:
-                    awaiting = "name"
-            elif depth:
-                continue
+                elif not _holds(self._dropped, match.start(1)):
+                    found[name].append(match.start(1) if listed else named)
+                if token == b"-":
+                    next(tokens)
+                depth, awaited = int(token in _BRACKETS), False
             elif listed:
-                if token == b",":
-                    awaiting = "value"
-                elif awaiting == "value":
-                    found[name].append(match.start(1))
-                    awaiting = ""
-            elif awaiting == "name":
-                if _NAME.match(token):
-                    name = token.rstrip(b":").decode()
-                    found.setdefault(name, array("Q")).append(match.start(1))
-                    awaiting = "value"
-            elif token not in (b":", b"-"):
-                awaiting = "name"
+                listed, awaited = token != b"]", token == b","
+            elif token in _CLOSERS:
+                break
+            elif token == b"[" or _NAME.match(token):
+                text, named, awaited = _bare(token), match.start(1), True
+                while text[:1] == b"[" and text[-1:] != b"]":
+                    text += next(tokens)[1]
+                name = text.decode()
+                found.setdefault(name, array("Q"))
         if len(self._inside) >= 4096:
             self._inside.clear()
         self._inside[body] = found
         return found
+
+
+def _holds(ascending: array[int], number: int) -> bool:
+    at = bisect_left(ascending, number)
+    return at < len(ascending) and ascending[at] == number
 
 
 class _Source:
@@ -298,12 +296,12 @@ class _Tokens:
                 tokens.pop()
             self._begin(start, end, tokens)
             start = end
-            if not whole:  # a line longer than the window: its last token, or the comment after it, goes on in the next one
-                if len(tokens) < 2:
+            if not whole:  # a line longer than the window: what the end may have cut (1e and +, for one) is read again
+                if len(tokens) < 3:
                     start, window = self._start, window * 2
                     continue
-                start = self._place(len(tokens) - 1)
-                tokens.pop()
+                start = self._place(len(tokens) - 2)
+                del tokens[-2:]
                 self._begin(self._start, start, tokens)
             window = WINDOW
             yield self._left
@@ -529,7 +527,7 @@ class _Reader:
         self.findings: list[Finding] = []
         self.owners: list[tuple[str, int | None] | None] = []  # the outermost message (the layer) of every finding
         self.unknown: list[Unknown] = []
-        self.dropped: set[int] = set()
+        self.dropped = array("Q")
         self.more = 0  # findings beyond `MOST_FINDINGS`
         self.latin1 = False  # a string was not UTF-8
         self.end = 0  # where the value that `_skip` skipped ends
@@ -539,8 +537,8 @@ class _Reader:
         """The whole text as a message of that type, in protobuf's binary form."""
         take, path = self.take, self.path
         stack: list[tuple[Any, ...]] = []  # the same eight things of every message around the one that is being read
-        parts: list[bytes] = []
-        append, get = parts.append, table.entries.get
+        parts = bytearray()  # of the message, in binary form
+        get = table.entries.get
         close, seen, counts, listed = b"", 0, {}, False
         field: _Field | None = None
         last: Any = None  # the field just read: only then may a separator, or more of a string, follow
@@ -563,7 +561,7 @@ class _Reader:
                     if len(memo) < REMEMBERED:
                         memo[value] = encoded
                 if encoded is not None:
-                    append(encoded)
+                    parts += encoded
                     token = take()
                     continue
                 colon = token[-1:] == b":"
@@ -588,19 +586,16 @@ class _Reader:
                     token = take() if child_listed else self._misfit(child, value, self.tokens.offset())
                     continue
             elif token == close:
-                body = b"".join(parts)
                 if field is None:
-                    return body
-                last, was_listed = field, listed
+                    return bytes(parts)
+                body, last, was_listed = parts, field, listed
                 parts, table, close, seen, counts, listed, field = stack.pop()
-                append, get = parts.append, table.entries.get
-                append(last.tag)
-                if last.end:
-                    append(body)
-                    append(last.end)
-                else:
-                    append(_varint(len(body)))
-                    append(body)
+                get = table.entries.get
+                parts += last.tag
+                if not last.end:
+                    parts += _varint(len(body))
+                parts += body
+                parts += last.end
                 path.pop()
                 token = take()
                 if not was_listed:
@@ -620,7 +615,7 @@ class _Reader:
                     last = None
                     token = take()
                 elif last is not None and token[:1] in _QUOTES and value[:1] in _QUOTES and last.is_text:
-                    parts.pop()
+                    del parts[-len(last.encode(value)) :]
                     token = self._strings(last, value, token, parts)
                 else:
                     token = self._unknown(table, token)
@@ -636,14 +631,14 @@ class _Reader:
                 counts[child] = index + 1
             path.append((child.name, index))
             stack.append((parts, table, close, seen, counts, listed, field))
-            parts, table, close, seen, counts = [], _table(child.descriptor.message_type), _OPENERS[value], 0, {}
-            append, get = parts.append, table.entries.get
+            parts, table, close, seen, counts = bytearray(), _table(child.descriptor.message_type), _OPENERS[value], 0, {}
+            get = table.entries.get
             field, listed, last = child, child_listed, None
             token = take()
 
     # -- values
 
-    def _scalar(self, field: _Field, value: bytes, parts: list[bytes]) -> bytes:
+    def _scalar(self, field: _Field, value: bytes, parts: bytearray) -> bytes:
         """The value, or [list] of values, that begins with the token `value`; returns the token after it, as all of these do."""
         take = self.take
         if value != b"[" or not field.repeated:
@@ -652,14 +647,19 @@ class _Reader:
         if value == b"]":
             return take()
         while True:
-            token = self._value(field, value, parts)
+            encoded = field.encode(value) if field.encode and not field.is_text else None
+            if encoded is not None:
+                parts += encoded
+                token = take()
+            else:
+                token = self._value(field, value, parts)
             if token == b"]":
                 return take()
             if token != b",":
                 self._stop("',' or ']'", token, f'Expected ",", found "{_shown(_bare(token))}".')
             value = take()
 
-    def _value(self, field: _Field, value: bytes, parts: list[bytes]) -> bytes:
+    def _value(self, field: _Field, value: bytes, parts: bytearray) -> bytes:
         encode = field.encode
         if encode is None:
             return self._misfit(field, value, self.tokens.offset())
@@ -673,7 +673,7 @@ class _Reader:
             encoded = self._loose_float(field, value, start)
         if encoded is None:
             return self._misfit(field, value, start, rest if rest != start else None)
-        parts.append(encoded)
+        parts += encoded
         return self.take()
 
     def _loose_float(self, field: _Field, value: bytes, start: int) -> bytes | None:
@@ -682,6 +682,9 @@ class _Reader:
         number = float(match[1]) if match else _double(value[:-1]) if value[-1:] in (b"f", b"F") else None
         if number is None:
             return None
+        encoded = field.tag + _pack(_FLOATS[field.type][2], number)
+        if self._full():
+            return encoded
         digits = value.lstrip(b"-")
         at = start + len(value) - len(digits)
         if not match:
@@ -692,9 +695,9 @@ class _Reader:
             words, at = "Hex and octal numbers must be integers.", at + len(digits) - len(digits.lstrip(b"01234567"))
         message = f"field '{field.name}' takes a decimal number, not '{_shown(value)}'"
         self._find("wrong-value-type", message, start, words, at, field=field, value=value)
-        return field.tag + _pack(_FLOATS[field.type][2], number)
+        return encoded
 
-    def _strings(self, field: _Field, first: bytes, token: bytes, parts: list[bytes]) -> bytes:
+    def _strings(self, field: _Field, first: bytes, token: bytes, parts: bytearray) -> bytes:
         """String literals side by side are one value. `first` has no escapes; `token` was taken last."""
         pieces = [first[1:-1]]
         start = self.tokens.offset()
@@ -712,7 +715,7 @@ class _Reader:
                     message = f"escapes in field '{field.name}' make no UTF-8; every byte was taken for a Latin-1 character"
                     self._find("not-utf-8", message, start, severity="warning", field=field)
                 value = value.decode("latin-1").encode()
-        parts.append(field.tag + _varint(len(value)) + value)
+        parts += field.tag + _varint(len(value)) + value
         return token
 
     def _closed(self, token: bytes) -> None:
@@ -730,9 +733,12 @@ class _Reader:
                 return chr(int(short or long, 16)).encode("utf-8", "surrogatepass")
             if other in _ESCAPED:
                 return _ESCAPED[other]
+            if self._full():
+                return match[0]
             at = start + match.start()
             words = _BAD_ESCAPE.get(other, "Invalid escape sequence in string literal.")
-            message = f"a backslash before '{_shown(text[match.start(7) :][:4])[:1]}' means nothing; it was kept as it stands"
+            after = _shown(text[match.start(7) : match.start(7) + 4])[:1]
+            message = f"a backslash before '{after}' means nothing; it was kept as it stands"
             remedy = "write two backslashes for one"
             self._find("bad-escape", message, at, words, at + 1 + (other in _BAD_ESCAPE), remedy=remedy)
             return match[0]
@@ -757,6 +763,10 @@ class _Reader:
 
         `value` is its first token, at `start`; where '-' stood apart it is with it, and the number is at `rest`.
         """
+        if field.repeated:
+            self.dropped.append(start)
+        if self._full():
+            return self._skip(value, field.expects)
         code, message = "wrong-value-type", f"field '{field.name}' takes {field.expects}, not {_quoted(value)}"
         digits, at, remedy = value.lstrip(b"-") or value, start, ""
         minus = digits != value
@@ -801,7 +811,6 @@ class _Reader:
             words = f'Expected "{{", found "{"-" if minus else _shown(_bare(value))}".'
         if not colon:
             words = f'Expected ":", found "{_shown(value)}".'
-        self.dropped.add(start)
         token = self._skip(value, field.expects, words)
         self._find(code, message, start, words, self.tokens.offset() if at < 0 else at, remedy=remedy, field=field, value=value)
         return token
@@ -867,7 +876,7 @@ class _Reader:
             end = at + len(name)
         else:
             self._stop("a field name", token, f"Expected identifier, got: {_shown(token)}")
-        if table is not None:
+        if table is not None and not self._full():
             kind = table.descriptor.full_name
             words = f'Message type "{kind}" has no field named "{_shown(name)}".'
             if token == b"[":
@@ -898,6 +907,8 @@ class _Reader:
         return after
 
     def _twice(self, table: _Table, field: _Field, token: bytes) -> None:
+        if self._full():
+            return
         at, name = self.tokens.offset(), _bare(token)
         self._find(
             "field-given-twice",
@@ -910,6 +921,12 @@ class _Reader:
         )
 
     # -- saying so
+
+    def _full(self) -> bool:
+        """Whether there are findings enough; then the one that was about to be made is only counted."""
+        full = len(self.findings) >= MOST_FINDINGS
+        self.more += full
+        return full
 
     def _next(self, end: int) -> int:
         """Where the token begins that follows byte `end`: of most faults C++ says the place of the token that it reads next."""
@@ -943,9 +960,6 @@ class _Reader:
         message_type: str = "",
         value: bytes = b"",
     ) -> None:
-        if len(self.findings) >= MOST_FINDINGS:
-            self.more += 1
-            return
         where = self.source.position(at)
         values: dict[str, Any] = {}
         if isinstance(field, _Field):
@@ -968,7 +982,7 @@ class _Reader:
             message = f"expected {expects}, found the end of the text"
             if opener:
                 code, message = "unclosed", f"{opened} is never closed; {message}"
-        elif found in (b"}", b">", b"]"):
+        elif found in _CLOSERS:
             if not opener:
                 message = f"'{found.decode()}' closes nothing: expected {expects}"
             else:
@@ -1000,7 +1014,7 @@ def _innermost(data: bytes, limit: int) -> tuple[bytes, int] | None:
     for match in _TOKEN.finditer(data, 0, limit):
         if match[1] in _BRACKETS:
             opened.append((match[1], match.start(1)))
-        elif match[1] in (b"}", b">", b"]") and opened:
+        elif match[1] in _CLOSERS and opened:
             opened.pop()
     return opened[-1] if opened else None
 
