@@ -1,7 +1,7 @@
 """What Caffe would have logged while it built this net: the facts of construction, in a dialect's order and words.
 
-The order is that of Net::Init and what it calls; where versions differ it is the dialect's `Order` that says so. The generator walks the
-graph once and knows no version by name.
+The order is that of Net::Init and what it calls; where versions differ it is the dialect's `Order` that says so. The generator
+walks the graph once and knows no version by name.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import dump, memory
+from .build import build
 from .dialect import Dialect, Statement
 from .draft import FILTERED, REFUSED, Draft, Event
 from .errors import Refusal
@@ -41,12 +42,15 @@ class Line:
         return head + text + ("" if text.endswith("\n") else "\n")
 
 
-class Halt(Exception):  # noqa: N818  # not an error: the F line has been said, and nothing follows
+class Halt(Exception):  # not an error: the F line has been said, and nothing follows
     """Caffe stops here."""
 
 
 class Log:
-    """The construction log of one graph in one dialect, as an iterator of Lines. `refused` tells afterwards whether it ended in an F line."""
+    """The construction log of one graph in one dialect, as an iterator of Lines.
+
+    `refused` tells afterwards whether it ended in an F line.
+    """
 
     def __init__(self, graph: Graph, dialect: Dialect, *, file: str = "", debug: bool = False) -> None:
         self.graph = graph
@@ -203,8 +207,6 @@ class Log:
             yield from self._data(node)
 
     def _recurrent(self, node: Node) -> Iterator[Line]:
-        from .net import build
-
         shapes = [blob.shape for blob in node.bottoms]
         steps, streams = shapes[0][:2]  # type: ignore[index]  # set-up has accepted them
         yield from self.say("recurrent", steps=steps, streams=streams)

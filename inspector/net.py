@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import graph as graphs
-from . import memory, needs, opening, phases, shapes, splits, upgrade
+from . import memory, opening, phases, upgrade
+from .build import build
 from .draft import Draft
 from .editions import MASTER, Edition
 from .errors import Finding, InspectorError, Refusal
-from .graph import Blob, Graph, Node, Param
+from .graph import Blob, Node, Param
 from .layers import Shape
 
 if TYPE_CHECKING:
@@ -29,18 +29,6 @@ if TYPE_CHECKING:
     from .weights import Weights
 
 PHASES = {"TRAIN": 0, "TEST": 1}
-
-
-def build(
-    draft: Draft, given: Mapping[str, Shape] | None = None, edition: Edition = MASTER, *, allow_python: bool = False
-) -> Graph:
-    """Proto to graph, one pass after the other; `draft.proto.state` says the phase."""
-    draft = phases.select(draft)
-    filtered = draft.proto
-    draft = splits.insert(draft, edition)
-    graph = graphs.connect(draft, filtered, edition, allow_python=allow_python)
-    graph = shapes.infer(graph, given)
-    return needs.mark(graph)
 
 
 def load(

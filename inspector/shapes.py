@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from . import fillers
 from .errors import Finding, Refusal
 from .graph import PARAMS, SETUP, Graph, Node, Param
 from .layers import Shape, Unknown, count, shape_text
@@ -48,9 +49,9 @@ def _set_up(graph: Graph, node: Node, given: Mapping[str, Shape]) -> None:
     if len(known) == len(bottoms) and not isinstance(layer, Unknown):
         shapes = list(layer.shapes(*known))
     for i, (blob, shape) in enumerate(zip(node.tops, shapes, strict=True)):
-        if blob.name in wanted and (shape is None or layer.data):
+        if blob.name in wanted and shape is None:
             shape = wanted[blob.name]
-        elif blob.name in wanted and shape != wanted[blob.name]:
+        elif blob.name in wanted and shape != wanted[blob.name] and not layer.data:  # a source crops what is given
             graph.notes.append(_given_ignored(graph, node, i, shape, wanted[blob.name]))
         if shape is not None:
             blob.shape = _legacy_blob(layer.check_blob(tuple(shape)), graph.edition.nd_blobs)
@@ -68,6 +69,8 @@ def _set_up(graph: Graph, node: Node, given: Mapping[str, Shape]) -> None:
 
 def _param(graph: Graph, node: Node, index: int, declared: ParamShape, spec: Any) -> Param:
     shape = _legacy_param(node.layer.check_blob(declared.shape), graph.edition.nd_blobs)
+    if declared.filler is not None:
+        fillers.check(declared.filler, shape)
     param = Param(declared.name, shape, node, index, filler=declared.filler)
     if spec is not None:
         param.lr_mult, param.decay_mult, param.shared_name = spec.lr_mult, spec.decay_mult, spec.name

@@ -19,7 +19,15 @@ PACKAGES = ("caffe_proto", "inspector", "cli")
 # A module imports from its own row and the rows above it, never from below, and never in a circle. A new module gets a place here.
 RANKS = (
     ("caffe_proto", "caffe_proto.*"),
-    ("inspector._version", "inspector.editions", "inspector.errors", "inspector.lazy", "inspector.tables", "inspector.window"),
+    (  # needs nothing
+        "inspector._version",
+        "inspector.dump",
+        "inspector.editions",
+        "inspector.errors",
+        "inspector.lazy",
+        "inspector.tables",
+        "inspector.window",
+    ),
     ("inspector.kernels", "inspector.kernels.*", "inspector.files", "inspector.shelf"),
     (  # files and messages, before there is a graph
         "inspector.caffemodel",
@@ -31,9 +39,11 @@ RANKS = (
         "inspector.splits",
         "inspector.upgrade",
     ),
+    ("inspector.fillers",),
     ("inspector.layers", "inspector.layers.*"),
     ("inspector.graph",),
-    ("inspector.needs", "inspector.shapes"),
+    ("inspector.dialect", "inspector.needs", "inspector.shapes"),
+    ("inspector.build",),
     (  # reports: graph -> plain data
         "inspector.check",
         "inspector.compare",

@@ -1,0 +1,24 @@
+"""Proto to graph, one pass after the other: what Net::Init does in one loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from . import graph as graphs
+from . import needs, phases, shapes, splits
+from .draft import Draft
+from .editions import MASTER, Edition
+from .graph import Graph
+from .layers import Shape
+
+
+def build(
+    draft: Draft, given: Mapping[str, Shape] | None = None, edition: Edition = MASTER, *, allow_python: bool = False
+) -> Graph:
+    """The graph of an upgraded draft, in the phase that `draft.proto.state` says."""
+    draft = phases.select(draft)
+    filtered = draft.proto
+    draft = splits.insert(draft, edition)
+    graph = graphs.connect(draft, filtered, edition, allow_python=allow_python)
+    graph = shapes.infer(graph, given)
+    return needs.mark(graph)
