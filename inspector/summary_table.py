@@ -9,7 +9,7 @@ from typing import Any
 from .errors import Finding, InspectorError
 from .layers import Shape
 from .summary import Row, Summary, Totals
-from .tables import GAP, Column, Paint, clean, fold, listing, number, pad, plain, size, style_of, table, width_of
+from .tables import GAP, Column, Paint, clean, fold, listing, number, pad, plain, size, style_of, table, width_of, widths_of
 
 
 def shape_cell(shape: Shape | None) -> str:
@@ -66,7 +66,7 @@ FIELDS: dict[str, Field] = {
 }
 USUAL = ("name", "type", "settings", "bottoms", "tops", "shape", "parameters", "macs", "memory")
 NUMBERS = ("parameters", "macs", "memory")
-LEAST_NAMES = 14  # columns that a layer's name needs beside the numbers
+LEAST_NAMES = 14  # columns that names should have beside the numbers
 
 
 def chosen(names: Sequence[str], among: Mapping[str, Any] = FIELDS) -> tuple[str, ...]:
@@ -150,10 +150,9 @@ def said(finding: Finding, width: int | None = None, paint: Paint = plain) -> It
 def _two_lines(rows: Sequence[Sequence[str]], total: Sequence[str], width: int, paint: Paint, rule: str) -> Iterator[str]:
     """Name, type and settings with the numbers at the right; indented below them what is read and made, and its shape."""
     heads = [FIELDS[name].column for name in NUMBERS]
-    titles = [head.title for head in heads]
-    widths = [max(map(width_of, column)) for column in zip(titles, *(row[-len(NUMBERS) :] for row in [*rows, total]), strict=True)]
+    widths = widths_of(heads, [row[-len(NUMBERS) :] for row in [*rows, total]])
     room = width - sum(widths) - GAP * len(widths)
-    beside = room >= LEAST_NAMES  # else the numbers stand below
+    beside = room >= max([LEAST_NAMES, *(width_of(row[0]) for row in rows)])  # else the numbers stand below
     indent = " " * GAP
 
     def first(parts: Sequence[tuple[str, str]], figures: Sequence[str], style: str = "") -> Iterator[str]:
@@ -163,7 +162,7 @@ def _two_lines(rows: Sequence[Sequence[str]], total: Sequence[str], width: int, 
         for _, painted in more:
             yield painted
         if not beside:
-            yield indent + indent.join(shown)
+            yield " " * room + indent + indent.join(shown)
 
     def second(bottoms: str, tops: str, shape: str, style: str = "") -> Iterator[str]:
         *more, (text, painted) = _flow([(part, style) for part in (bottoms, "->" * bool(bottoms), tops)], width - GAP, paint)
@@ -176,7 +175,7 @@ def _two_lines(rows: Sequence[Sequence[str]], total: Sequence[str], width: int, 
         yield indent + painted + " " * space + paint(shape, style or FIELDS["shape"].column.style)
 
     ruler = paint(rule * width, "rule")
-    yield from first([(FIELDS["name"].column.title, "head")], titles, "head")
+    yield from first([(FIELDS["name"].column.title, "head")], [head.title for head in heads], "head")
     yield from second("from", "to", "shape", "head")
     yield ruler
     for name, kind, settings, bottoms, tops, shape, *figures in rows:

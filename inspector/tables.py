@@ -78,29 +78,33 @@ def fold(text: str, width: int) -> list[str]:
     return [*lines, line.rstrip(" ")] if line.strip() else lines
 
 
-def pad(text: str, width: int, right: bool, shown: str | None = None) -> str:
-    """`text`, or `shown` in its place, filled up to `width` columns."""
+def pad(text: str, width: int, right: bool, shown: str) -> str:
+    """`shown`, which is `text` painted, filled up to `width` columns."""
     space = " " * (width - width_of(text))
-    shown = text if shown is None else shown
     return space + shown if right else shown + space
+
+
+def widths_of(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> list[int]:
+    """What each column needs to show its cells and its title unwrapped."""
+    measure = len if all("".join(row).isascii() for row in rows) else width_of
+    return [max(map(measure, cells)) for cells in zip([column.title for column in columns], *rows, strict=True)]
 
 
 def table(
     columns: Sequence[Column],
-    rows: Iterable[Sequence[str]],
+    rows: Sequence[Sequence[str]],
     *,
-    totals: Iterable[Sequence[str]] = (),
+    totals: Sequence[Sequence[str]] = (),
     width: int | None = None,
     paint: Paint = plain,
     rule: str = "-",
 ) -> Iterator[str]:
     """The lines of a table; `totals` are rows behind a second rule. With a `width`, columns of text wrap to keep within it."""
-    rows, totals = [list(row) for row in rows], [list(row) for row in totals]
-    head = [column.title for column in columns]
-    natural = [max(map(width_of, cells)) for cells in zip(head, *rows, *totals, strict=True)]
-    widths = natural if width is None else _shrink(natural, columns, width - GAP * (len(columns) - 1))
+    widths = widths_of(columns, [*rows, *totals])
+    if width is not None:
+        widths = _shrink(widths, columns, width - GAP * (len(columns) - 1))
     ruler = paint((" " * GAP).join(rule * w for w in widths), "rule")
-    yield from _lines(head, columns, widths, paint, "head")
+    yield from _lines([column.title for column in columns], columns, widths, paint, "head")
     yield ruler
     for row in rows:
         yield from _lines(row, columns, widths, paint, "")
