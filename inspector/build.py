@@ -17,7 +17,7 @@ def build(
 ) -> Graph:
     """The graph of an upgraded draft, in the phase that `draft.proto.state` says."""
     draft = phases.select(draft)
-    filtered = draft.proto
+    filtered = draft.proto if draft.written is None else draft.written
     draft = splits.insert(draft, edition)
     graph = graphs.connect(draft, filtered, edition, allow_python=allow_python)
     graph = shapes.infer(graph, given)

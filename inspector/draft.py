@@ -32,12 +32,17 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """`origins[i]` is the path of `proto.layer[i]` in the document that was read, None for a layer that a pass made."""
+    """`origins[i]` is the path of `proto.layer[i]` in the document that was read, None for a layer that a pass made.
+
+    Where an edition builds from an older generation of messages, `written` is the net in these, layer for layer as `proto`: passes
+    work on today's generation, and the log prints what the version had.
+    """
 
     proto: Any  # NetParameter
     origins: tuple[Path | None, ...] = ()
     events: tuple[Event, ...] = ()
     locate: Callable[[Path], Position | None] = lambda path: None
+    written: Any = None  # NetParameter of V1 layers
 
     def then(self, proto: Any, origins: tuple[Path | None, ...], events: list[Event]) -> Draft:
         """The draft after one more pass."""

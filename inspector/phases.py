@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from caffe_proto import caffe_pb2
@@ -16,7 +17,8 @@ def set_state(proto: Any, phase: int, level: int = 0, stages: Sequence[str] = ()
     """A copy of the net with its state as Caffe sets it when it opens a file: the caller's phase and level win, stages add up."""
     out: Any = caffe_pb2.NetParameter()
     out.CopyFrom(proto)
-    out.state.phase = phase
+    if edition.state != "file" or not out.state.HasField("phase"):
+        out.state.phase = phase
     out.state.stage.extend(stages)
     if level or edition.state == "caller":
         out.state.level = level
@@ -46,6 +48,11 @@ def select(draft: Draft) -> Draft:
     out = caffe_pb2.NetParameter()
     out.CopyFrom(source)
     out.ClearField("layer")
+    written = None
+    if draft.written is not None:
+        written = caffe_pb2.NetParameter()
+        written.CopyFrom(draft.written)
+        written.ClearField("layers")
     events: list[Event] = []
     origins: list[Path | None] = []
 
@@ -56,7 +63,7 @@ def select(draft: Draft) -> Draft:
             events.append(Event("rule-" + kind, {**values, "layer": layer.name}))
         return failed is None
 
-    for layer, origin in zip(source.layer, draft.origins, strict=True):
+    for i, (layer, origin) in enumerate(zip(source.layer, draft.origins, strict=True)):
         if layer.include and layer.exclude:
             refusal = Refusal(
                 f"has {len(layer.include)} include and {len(layer.exclude)} exclude rules",
@@ -77,4 +84,6 @@ def select(draft: Draft) -> Draft:
         if kept:
             out.layer.add().CopyFrom(layer)
             origins.append(origin)
-    return draft.then(out, tuple(origins), [*events, Event(FILTERED)])
+            if written is not None:
+                written.layers.add().CopyFrom(draft.written.layers[i])
+    return replace(draft.then(out, tuple(origins), [*events, Event(FILTERED)]), written=written)

@@ -134,13 +134,26 @@ TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 
 
 def net(draft: Draft, edition: Edition = MASTER) -> Draft:
-    """Every upgrade that the net needs, in Caffe's order; the result has only `layer` fields (UpgradeNetAsNeeded)."""
+    """Every upgrade that the net needs, in Caffe's order; the result has only `layer` fields (UpgradeNetAsNeeded).
+
+    An edition that builds from an older generation stops there: `written` keeps that net, and what follows is ours alone and says
+    nothing.
+    """
     proto = draft.proto
     field = "layers" if proto.layers else "layer"
     draft = replace(draft, origins=tuple((field, i) for i in range(len(proto.layers or proto.layer))))
-    for needed, upgrade in PASSES:
-        if needed(draft.proto, edition):
-            draft = upgrade(draft)
+    for name, needed, upgrade in PASSES:
+        if draft.written is None and name not in edition.upgrades:
+            draft = replace(draft, written=draft.proto)
+        if needed(draft.proto):
+            said = draft.events
+            draft = upgrade(draft, edition)
+            if draft.written is not None:
+                draft = replace(draft, events=said)
+    if edition.input_layers and proto.input:
+        draft = _input(draft)
+    if edition.input_layers and any(map(_old_batch_norm, draft.proto.layer)):
+        draft = _batch_norm(draft)
     return draft
 
 
@@ -149,9 +162,12 @@ def is_v0(proto: Any) -> bool:
     return any(layer.HasField("layer") for layer in proto.layers)
 
 
-def _v0(draft: Draft) -> Draft:
-    """V0 to V1 (UpgradeV0Net). Like Caffe's it keeps name, input, input_dim and force_backward and drops everything else."""
-    padded, origins, events = _fold_padding(draft)
+def _v0(draft: Draft, edition: Edition = MASTER) -> Draft:
+    """V0 to V1 (UpgradeV0Net). Like Caffe's it keeps name, input, input_dim and force_backward and drops everything else.
+
+    An edition that built from V0 itself had padding layers of their own.
+    """
+    padded, origins, events = _fold_padding(draft) if "v0" in edition.upgrades else (draft.proto.layers, draft.origins, [])
     events.insert(0, Event("upgrade-v0"))
     out = caffe_pb2.NetParameter()
     for layer, origin in zip(padded, origins, strict=True):
@@ -264,7 +280,7 @@ def _done(kind: str, events: list[Event]) -> list[Event]:
 TROUBLES = ("v0-unknown-parameter", "v1-holds-v0", "v1-layer-failed")
 
 
-def has_old_transform(proto: Any, edition: Edition = MASTER) -> bool:
+def has_old_transform(proto: Any) -> bool:
     """Whether a V1 data layer still holds scale, mean_file, crop_size or mirror itself (NetNeedsDataUpgrade)."""
     return any(_old_transform(layer) for layer in proto.layers)
 
@@ -306,6 +322,9 @@ def _v1(draft: Draft) -> Draft:
     for i, layer in enumerate(source.layers):
         if not _v1_layer(layer, out.layer.add()):
             events += [Event("v1-holds-v0"), Event("v1-layer-failed", {"index": i})]
+    if draft.written is not None and is_v0(draft.written):
+        for old, new in zip(draft.written.layers, out.layer, strict=True):
+            _only_v0(old.layer, new)
     origins = draft.origins + tuple(("layer", i) for i in range(len(source.layer)))
     out.layer.extend(source.layer)
     return draft.then(out, origins, [*events, *_done("upgrade-v1", events)])
@@ -332,6 +351,15 @@ def _v1_layer(old: Any, new: Any) -> bool:
         else:
             getattr(new, name).CopyFrom(value)
     return not old.HasField("layer")
+
+
+def _only_v0(old: Any, new: Any) -> None:
+    """What no later generation can say: the padding layer, and types that nobody knew."""
+    if old.type == "padding":
+        new.type = "Padding"
+        new.convolution_param.pad.append(old.pad)
+    elif old.type not in V0_NAMES:
+        new.type = old.type
 
 
 def _input(draft: Draft) -> Draft:
@@ -395,12 +423,11 @@ def _copy(proto: Any) -> Any:
     return out
 
 
-PASSES: tuple[tuple[Callable[[Any, Edition], bool], Callable[[Draft], Draft]], ...] = (
-    (lambda proto, edition: is_v0(proto), _v0),
-    (has_old_transform, _transform),
-    (lambda proto, edition: len(proto.layers) > 0, _v1),
-    (lambda proto, edition: edition.input_layers and len(proto.input) > 0, _input),
-    (lambda proto, edition: edition.input_layers and any(map(_old_batch_norm, proto.layer)), _batch_norm),
+# from one generation of layers to the next: name, when it is needed, the pass
+PASSES: tuple[tuple[str, Callable[[Any], bool], Callable[[Draft, Edition], Draft]], ...] = (
+    ("v0", is_v0, _v0),
+    ("transform", has_old_transform, lambda draft, edition: _transform(draft)),
+    ("v1", lambda proto: len(proto.layers) > 0, lambda draft, edition: _v1(draft)),
 )
 
 SOLVER_TYPES = {
