@@ -4,7 +4,10 @@ A dialect file names a `base` and states only what differs. A statement looks li
 
     top-shape = "I net.cpp:131] Top shape: {shape}"
 
-An empty string takes a statement back. D marks what only debug builds print (as an I line).
+An empty string takes a statement back. D marks what only debug builds print (as an I line). A table `moved` shifts the source lines of all
+inherited statements of a file, where lines were added or taken out above them::
+
+    moved = { "net.cpp" = -2 }
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from .dump import number
@@ -42,7 +46,17 @@ class Statement:
 
     def words(self, values: Mapping[str, Any]) -> str:
         """The template with the facts in it, in C++'s spelling."""
-        return self.template.format_map({name: spelled(value) for name, value in values.items()})
+        return _SPELL.vformat(self.template, (), values)
+
+
+class _Spelling(Formatter):
+    """str.format with values in C++'s spelling where the template asks for no other."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return format(value, format_spec) if format_spec else str(spelled(value))
+
+
+_SPELL = _Spelling()
 
 
 def spelled(value: Any) -> Any:
@@ -121,10 +135,20 @@ def _read(name: str) -> dict[str, Any]:
     """A dialect's tables laid over those of its base; the oldest ancestor stands on the layers' own refusals."""
     own = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     base = _read(own["base"]) if "base" in own else {"refusals": _layer_refusals()}
+    for key in ("say", "refusals"):
+        base[key] = {code: _moved(text, own.get("moved", {})) for code, text in base.get(key, {}).items()}
     merged = {**base, **own}
     for key in ("say", "order", "edition", "refusals", "absent_fields"):
         merged[key] = {**base.get(key, {}), **own.get(key, {})}
     return merged
+
+
+def _moved(text: str, shifts: Mapping[str, int]) -> str:
+    """A statement at its new source line."""
+    head, bracket, template = text.partition("] ")
+    place, colon, line = head.rpartition(":")
+    shift = shifts.get(place.rpartition(" ")[2], 0)
+    return f"{place}:{int(line) + shift}{bracket}{template}" if shift and colon and line.isdigit() else text
 
 
 def _layer_refusals() -> dict[str, str]:

@@ -6,17 +6,23 @@ walks the graph once and knows no version by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
 
-from . import dump, memory
+from . import dump, memory, opening
 from .build import build
 from .dialect import Dialect, Statement
 from .draft import FILTERED, REFUSED, Draft, Event
-from .errors import Refusal
+from .errors import Finding, InspectorError, Refusal
+from .files import read_bytes
 from .graph import BOTTOM, CREATE, PARAMS, SETUP, TOP, WIRING, Graph, Node, Stop
 from .layers import registry
+
+if TYPE_CHECKING:
+    from .net import Net
 
 RECORD_LIMIT = 29_998  # glog cuts a record, prefix included, to this many bytes and adds a line break
 PREFIX = len("I0101 00:00:00.000000 12345 ")  # date, time with microseconds, a thread id in five columns
@@ -52,15 +58,31 @@ class Log:
     `refused` tells afterwards whether it ended in an F line.
     """
 
-    def __init__(self, graph: Graph, dialect: Dialect, *, file: str = "", debug: bool = False) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        dialect: Dialect,
+        *,
+        file: str = "",
+        debug: bool = False,
+        folder: FilePath = FilePath(),  # noqa: B008  # the current one, and never changed
+        unparsed: InspectorError | None = None,
+    ) -> None:
         self.graph = graph
         self.dialect = dialect
         self.file = file
         self.debug = debug
+        self.folder = folder  # of the model: where sources are looked for, beside the current one
+        self.unparsed = unparsed  # where Caffe's parser gave up
         self.refused = False
+        self.notes: list[Finding] = []  # lines that nobody can know without the data
 
     def __iter__(self) -> Iterator[Line]:
+        self.notes.clear()
         try:
+            if self.unparsed is not None:
+                yield from unparsed(self.unparsed, self.dialect, self.file)
+                raise Halt
             yield from self._construction()
         except Halt:
             self.refused = True
@@ -86,7 +108,8 @@ class Log:
         if refusal.code == "unknown-layer-type":
             values["types"] = ", ".join(sorted(known_types(self.dialect)))
         if statement is not None:
-            yield self._line(statement, values)
+            if statement.template:  # none: it died without words, by a signal
+                yield self._line(statement, values)
         else:  # no words of Caffe are known for it: ours, marked as such by the place
             yield Line("F", f"{refusal.code}:0", str(refusal))
         raise Halt
@@ -199,12 +222,12 @@ class Log:
 
     def _own(self, node: Node) -> Iterator[Line]:
         kind = node.type
+        if kind in OWN_WORDS:
+            yield from OWN_WORDS[kind](self, node)
+        if node.layer.proto.blobs:
+            yield from self.say(f"skipping-{kind}")
         if kind in self.dialect.order.inner and (kind != "Scale" or node.layer.proto.scale_param.bias_term):
             yield from self.say("factory", layer=node.name)
-        if kind in ("LSTM", "RNN"):
-            yield from self._recurrent(node)
-        elif kind == "Data":
-            yield from self._data(node)
 
     def _recurrent(self, node: Node) -> Iterator[Line]:
         shapes = [blob.shape for blob in node.bottoms]
@@ -223,18 +246,115 @@ class Log:
             yield from self.say("open-lmdb" if settings.backend == settings.LMDB else "open-leveldb", source=settings.source)
 
     def _data(self, node: Node) -> Iterator[Line]:
-        if self.dialect.order.database == "setup":
-            yield from self._database(node)
+        database = self._database(node) if self.dialect.order.database == "setup" else ()
+        yield from self._loading(node, database, self._size(node, "data-size"))
+
+    def _images(self, node: Node) -> Iterator[Line]:
+        yield from self._loading(node, self._image_list(node), self._size(node, "images-size"))
+
+    def _windows(self, node: Node) -> Iterator[Line]:
+        settings = node.layer.proto.window_data_param
+
+        def about() -> Iterator[Line]:
+            yield from self.say(
+                "windows",
+                foreground=settings.fg_threshold,
+                background=settings.bg_threshold,
+                fraction=settings.fg_fraction,
+                cached=settings.cache_images,
+                root=settings.root_folder,
+            )
+            self._unsaid(node, settings.source, "what the window file holds")
+            yield from self.say("windows-context", pixels=settings.context_pad)
+            yield from self.say("windows-crop", mode=settings.crop_mode)
+
+        mean_file = node.layer.proto.transform_param.mean_file
+        own_mean = self.say("windows-mean-file", mean_file=mean_file) if mean_file else ()
+        yield from self._loading(node, about(), chain(self._size(node, "windows-size"), own_mean))
+
+    def _loading(self, node: Node, opening: Iterable[Line], sizes: Iterable[Line]) -> Iterator[Line]:
+        """What every layer says that reads images in the background: the mean file, the source, the size of a batch."""
         mean_file = node.layer.proto.transform_param.mean_file
         if mean_file and self.dialect.order.mean_file == "first":
             yield from self.say("mean-file", mean_file=mean_file)
-        shape = node.tops[0].shape
-        if shape is not None:
-            yield from self.say("data-size", size=",".join(map(str, shape)))
+        yield from opening
+        yield from sizes
         if mean_file and self.dialect.order.mean_file == "last":
             yield from self.say("mean-file", mean_file=mean_file)
         yield from self.say("prefetch")
         yield from self.say("prefetched")
+
+    def _size(self, node: Node, key: str) -> Iterator[Line]:
+        shape = node.tops[0].shape
+        if shape is None:
+            self._unsaid(node, "", "the size of a batch")
+        else:
+            yield from self.say(key, size=",".join(map(str, shape)))
+
+    def _image_list(self, node: Node) -> Iterator[Line]:
+        settings = node.layer.proto.image_data_param
+        yield from self.say("images-open", source=settings.source)
+        if settings.shuffle:
+            yield from self.say("images-shuffle")
+        images = self._rows(settings.source)
+        if images is None:
+            self._unsaid(node, settings.source, "the number of images")
+        else:
+            yield from self.say("images-total", images=images)
+        if settings.rand_skip:
+            self._unsaid(node, "", "how many images are skipped, which is random,")
+
+    def _hdf5(self, node: Node) -> Iterator[Line]:
+        source = node.layer.proto.hdf5_data_param.source
+        yield from self.say("hdf5-list", source=source)
+        files = self._rows(source)
+        if files is None:
+            self._unsaid(node, source, "the number of files")
+        else:
+            yield from self.say("hdf5-files", files=files)
+        self._unsaid(node, "", "the type of the numbers in the HDF5 files")
+
+    def _rows(self, source: str) -> int | None:
+        """Lines of a list file, where it can be read."""
+        for folder in (FilePath(), self.folder):
+            try:
+                return len(read_bytes(folder / source).splitlines())
+            except InspectorError:
+                continue
+        return None
+
+    def _unsaid(self, node: Node, source: str, what: str) -> None:
+        where = f" (of '{source}')" if source else ""
+        sentence = f"the line that tells {what}{where} is left out"
+        self.notes.append(Finding("unsaid", sentence, "note", None, node.name, node.type))
+
+
+OWN_WORDS: dict[str, Callable[[Log, Node], Iterator[Line]]] = {
+    "LSTM": Log._recurrent,
+    "RNN": Log._recurrent,
+    "Data": Log._data,
+    "ImageData": Log._images,
+    "WindowData": Log._windows,
+    "HDF5Data": Log._hdf5,
+}
+
+
+def of(net: Net, dialect: Dialect, *, file: str = "", debug: bool = False) -> Log:
+    """The log of a net as one Caffe version would have built it: a net made with `edition=dialect.edition`.
+
+    `file` is the path that Caffe was given, which the upgrade lines repeat.
+    """
+    unparsed = opening.parse_refusal(net.opened.findings)
+    return Log(net.graph, dialect, file=file, debug=debug, folder=net.opened.folder, unparsed=unparsed)
+
+
+def unparsed(error: InspectorError, dialect: Dialect, file: str) -> Iterator[Line]:
+    """What is said of a text that the version's parser could not read: protobuf's words, then Caffe's."""
+    statement = dialect.say["unparsed"]
+    if "caffe" in error.values:
+        yield Line(statement.level, statement.place, statement.words({"words": error.values["caffe"]}))
+    statement = dialect.refusals["parse"]
+    yield Line("F", statement.place, statement.words({"file": file}))
 
 
 def known_types(dialect: Dialect) -> list[str]:

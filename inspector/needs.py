@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from .editions import Edition
 from .graph import Blob, Graph
 
 
@@ -16,9 +19,8 @@ def mark(graph: Graph) -> Graph:
     for node in graph.nodes:
         proto = node.layer.proto
         reads = [blob.root in needing for blob in node.bottoms]
-        node.bottom_backward = list(proto.propagate_down) if proto.propagate_down else reads
-        specs = proto.param
-        learns = any(i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(node.params or ())))
+        node.bottom_backward = _stated(list(proto.propagate_down), reads, graph.edition)
+        learns = any(_learns(proto.param, i, graph.edition) for i in range(len(node.params or ())))
         node.backward = any(reads) or learns
         if node.backward:
             needing.update(blob.root for blob in node.tops)
@@ -41,6 +43,21 @@ def mark(graph: Graph) -> Graph:
             if not needs:
                 skipped.add(blob.name)
     return graph
+
+
+def _stated(stated: list[bool], reads: list[bool], edition: Edition) -> list[bool]:
+    """Which bottoms get a gradient, after what propagate_down says of them (Net::AppendBottom)."""
+    if not stated or edition.propagate_down == "ignored":
+        return reads
+    if edition.propagate_down == "narrows":
+        return [wanted and needed for wanted, needed in zip(stated, reads, strict=False)]
+    return stated
+
+
+def _learns(specs: Any, index: int, edition: Edition) -> bool:
+    """Whether a parameter has a learning rate; the default multiplier is 1."""
+    rate = specs[index].lr_mult if index < len(specs) else 1.0
+    return rate > 0 if edition.learns == "positive" else rate != 0
 
 
 def force(graph: Graph) -> None:
