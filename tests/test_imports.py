@@ -41,6 +41,7 @@ RANKS = (
     ),
     ("inspector.fillers",),
     ("inspector.layers", "inspector.layers.*"),
+    ("inspector.labels", "inspector.sources", "inspector.sources.*"),
     ("inspector.graph",),
     ("inspector.dialect", "inspector.needs", "inspector.shapes"),
     ("inspector.build",),
