@@ -206,7 +206,7 @@ def _refuse_others(wire: _Wire, wanted: str) -> None:
     head = bytes(wire.data[: foreign.HEAD])
     verdict = foreign.recognise(head, len(wire.data))
     if verdict is None and not re.search(rb"[\x00-\x08\x0e-\x1f\x7f]", head) and re.match(rb"\s*(?:#|[a-z_]+\s*[:{])", head):
-        verdict = f"this is text, as a prototxt is, and {wanted} is binary; give it as the model"
+        verdict = f"this is text, as a prototxt is, and not {wanted}; give it as the model"
     if verdict:
         raise UnreadableError(f"'{wire.file.path}': {verdict}", code="foreign-file", file=wire.file.path)
 
@@ -458,6 +458,8 @@ class _Wire:
                 layer, inner = StoredLayer(generation=generation.label), bytearray()
                 layers.append(self.layer(value, stop, generation, layer, inner))
                 self.nest(out, number, inner, at)
+            elif number == 1 and kind == VARINT and at == 0:  # num of a BlobProto, iter of a SolverState
+                self.fail(at, "expected the layers of a net, and this looks like a mean file or a solver's state")
             elif number in (1, 3):
                 self.expect(at, kind, LENGTH, "the net's name" if number == 1 else "an input's name")
                 self.nest(out, number, self.text(value, stop).encode(), at)

@@ -50,9 +50,8 @@ class Matching:
         if self.mismatches:
             lines = "".join(f"\n  {finding}" for finding in self.mismatches)
             raise InspectorError(
-                f"'{self.path}' does not fit the net:{lines}",
+                f"'{self.path}' does not fit the net; give the weights of this net, or rename layers that are to start afresh:{lines}",
                 code="weights-mismatch",
-                remedy="give the weights of this net, or rename a layer that is to start afresh",
                 mismatches=self.mismatches,
             )
 
