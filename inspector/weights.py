@@ -50,7 +50,7 @@ class Matching:
         if self.mismatches:
             lines = "".join(f"\n  {finding}" for finding in self.mismatches)
             raise InspectorError(
-                f"'{self.path}' does not fit the net; give the weights of this net, or rename layers that are to start afresh:{lines}",
+                f"'{self.path}' does not fit the net; give this net's weights, or rename layers that shall start afresh:{lines}",
                 code="weights-mismatch",
                 mismatches=self.mismatches,
             )
