@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .editions import MASTER, Edition
 from .errors import Refusal
 from .lazy import np
 
@@ -25,7 +26,7 @@ def check_name(filler: Any) -> None:
         _refuse("filler-unknown", f"no filler is called '{filler.type}'", f"use one of {', '.join(NAMES)}", name=filler.type)
 
 
-def check(filler: Any, shape: Sequence[int]) -> None:
+def check(filler: Any, shape: Sequence[int], edition: Edition = MASTER) -> None:
     """Raise Refusal where Caffe could not fill a blob of `shape`; None is a parameter that nothing fills."""
     if filler is None:
         return
@@ -51,7 +52,7 @@ def check(filler: Any, shape: Sequence[int]) -> None:
             b=filler.max,
         )
     if kind == "gaussian":
-        _check_gaussian(filler, shape)
+        _check_gaussian(filler, shape, edition)
     elif filler.sparse != -1:
         _refuse(
             f"filler-sparse-{kind}",
@@ -62,7 +63,7 @@ def check(filler: Any, shape: Sequence[int]) -> None:
         )
 
 
-def _check_gaussian(filler: Any, shape: Sequence[int]) -> None:
+def _check_gaussian(filler: Any, shape: Sequence[int], edition: Edition) -> None:
     if filler.std <= 0:
         _refuse("filler-gaussian-std", f"the gaussian filler's std is {filler.std:g}", "use a std above 0", a=filler.std, b=0)
     if filler.sparse < -1:
@@ -71,11 +72,22 @@ def _check_gaussian(filler: Any, shape: Sequence[int]) -> None:
         )
     if filler.sparse > -1 and not shape:
         _refuse("filler-gaussian-axes", "the gaussian filler cannot fill a scalar sparsely", a=0, b=1)
-    if filler.sparse > -1 and filler.sparse > shape[0]:
-        probability = filler.sparse / shape[0]
+    outputs = shape[0] if shape else 1
+    if not edition.nd_blobs and filler.sparse > -1:  # weights of 1 x 1 x outputs x inputs, and nothing else
+        for axis, name in ((0, "num"), (1, "channels")):
+            if shape[axis] != 1:
+                _refuse(
+                    f"filler-gaussian-{name}",
+                    f"this Caffe fills only matrices sparsely, and {name} is {shape[axis]}",
+                    a=shape[axis],
+                    b=1,
+                )
+        outputs = shape[2]
+    if filler.sparse > -1 and filler.sparse > outputs:
+        probability = filler.sparse / outputs
         _refuse(
             "filler-gaussian-probability",
-            f"the gaussian filler's sparse {filler.sparse} is more than the {shape[0]} outputs",
+            f"the gaussian filler's sparse {filler.sparse} is more than the {outputs} outputs",
             a=probability,
             b=1,
         )

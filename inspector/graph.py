@@ -156,7 +156,7 @@ class Graph:
         if end is not None:
             self.broken = self.nodes[end]
             del self.nodes[end:]
-        free: set[str] = set()
+        free = {blob.name for blob in self.net_inputs}
         for node in self.nodes:
             free.difference_update(blob.name for blob in node.bottoms)
             free.update(blob.name for blob in node.tops if blob.name != AUTOMATIC)
@@ -217,7 +217,7 @@ def connect(draft: Draft, filtered: Any, edition: Edition = MASTER, *, allow_pyt
             blob = Blob(name, node)
             if j < len(layer_proto.bottom) and name == layer_proto.bottom[j]:
                 blob.in_place_of = node.bottoms[j]
-            elif name in latest and name != AUTOMATIC and latest[name].maker is not None:
+            elif name in latest and name != AUTOMATIC and (latest[name].maker is not None or latest[name] in graph.net_inputs):
                 graph.refuse(_duplicate(graph, node, j, latest[name]), node, TOP)
             node.tops.append(blob)
             if name != AUTOMATIC:
@@ -228,10 +228,28 @@ def connect(draft: Draft, filtered: Any, edition: Edition = MASTER, *, allow_pyt
 
 def _net_inputs(graph: Graph, proto: Any, latest: dict[str, Blob]) -> None:
     """Blobs of `input` fields, in editions that have no Input layer."""
+    inputs, dims, shapes = len(proto.input), len(proto.input_dim), len(proto.input_shape)
+    if graph.edition.nd_blobs and dims and shapes:
+        _refuse_inputs(graph, "input-both", f"gives {shapes} input_shape and {dims} input_dim, which say the same in two ways", a=0, b=0)
+    elif dims or not graph.edition.nd_blobs:
+        if dims != 4 * inputs:
+            _refuse_inputs(graph, "input-dim-count", f"needs 4 input_dim for each input and has {dims}", a=4 * inputs, b=dims)
+    elif shapes != inputs:
+        _refuse_inputs(graph, "net-input-shape-count", f"needs an input_shape for each input and has {shapes}", a=inputs, b=shapes)
     for i, name in enumerate(proto.input):
-        dims = proto.input_shape[i].dim if i < len(proto.input_shape) else proto.input_dim[4 * i : 4 * i + 4]
-        latest[name] = Blob(name, None, tuple(dims))
+        sizes = proto.input_shape[i].dim if i < shapes else proto.input_dim[4 * i : 4 * i + 4]
+        latest[name] = Blob(name, None, tuple(sizes))
         graph.net_inputs.append(latest[name])
+
+
+def _refuse_inputs(graph: Graph, code: str, relation: str, **values: int) -> None:
+    """What Net::Init says before the first layer, after the net has been printed."""
+    inputs = len(graph.proto.input)
+    remedy = "give each input one input_shape, or four values of input_dim"
+    refusal = Refusal(f"the net has {inputs} input(s), {relation}", code=code, remedy=remedy, **values)
+    refusal.finding.where = graph.locate(("input", 0))
+    graph.events += (Event.refused(refusal),)
+    graph.stops.append(Stop(refusal, cuts=False))
 
 
 def _check_wiring(graph: Graph, node: Node) -> None:
@@ -265,7 +283,7 @@ def _check_wiring(graph: Graph, node: Node) -> None:
 def _duplicate(graph: Graph, node: Node, top: int, first: Blob) -> Refusal:
     name = node.layer.proto.top[top]
     return Refusal(
-        f"top '{name}' is already made by layer '{first.maker.name if first.maker else ''}'",
+        f"top '{name}' is already made by " + (f"layer '{first.maker.name}'" if first.maker else "the net's input"),
         code="duplicate-top",
         where=graph.locate((*node.origin, "top", top)) if node.origin else None,
         remedy="rename one of them; in place it must be the bottom of the same position, and nobody else may read that",

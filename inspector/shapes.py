@@ -70,7 +70,7 @@ def _set_up(graph: Graph, node: Node, given: Mapping[str, Shape]) -> None:
 def _param(graph: Graph, node: Node, index: int, declared: ParamShape, spec: Any) -> Param:
     shape = _legacy_param(node.layer.check_blob(declared.shape), graph.edition.nd_blobs)
     if declared.filler is not None:
-        fillers.check(declared.filler, shape)
+        fillers.check(declared.filler, shape, graph.edition)
     param = Param(declared.name, shape, node, index, filler=declared.filler)
     if spec is not None:
         param.lr_mult, param.decay_mult, param.shared_name = spec.lr_mult, spec.decay_mult, spec.name
