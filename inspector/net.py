@@ -209,7 +209,7 @@ class Net:
         ]
 
     def _missing_sources(self) -> Iterator[Finding]:
-        for node in self.graph.nodes:
+        for node in self.graph.all_nodes:
             for source in node.layer.sources() if node.layer.data else ():
                 if not any((folder / source).exists() for folder in (Path(), self.opened.folder)):
                     where = self.graph.locate(node.origin) if node.origin else None

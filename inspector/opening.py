@@ -30,6 +30,7 @@ class Opened:
     locate: Callable[[Path], Position | None] = lambda path: None
     findings: list[Finding] = field(default_factory=list)
     solver: Any = None  # the SolverParameter that led here
+    solver_document: prototxt.Document | None = None  # and its text
     state: Any = None  # the NetState that the solver sets for this net
     stored: Any = None  # caffemodel.StoredModel of a binary net, whose layers may hold weights
 
@@ -133,7 +134,7 @@ def _follow(document: prototxt.Document, path: FilePath | None, phase: int) -> O
             where=document.position(()),
             remedy="give it a net, train_net or test_net",
         )
-    result.solver, result.state = solver, state
+    result.solver, result.solver_document, result.state = solver, document, state
     return result
 
 
