@@ -61,6 +61,7 @@ class How:
     stages: tuple[str, ...] = ()
     given: dict[str, tuple[int, ...]] = field(default_factory=dict)
     strict: bool = False
+    allow_python: bool = False
 
     def open(self, model: str, weights: str | None = None) -> Net:
         """The net of a MODEL. With `strict`, a field or value that Caffe does not know is trouble."""
@@ -98,15 +99,15 @@ def _from_stdin(rest: dict[str, Any]) -> Net:
 
 
 def net_options(command: F) -> F:
-    """--phase, --level, --stage, --shape and --strict, which reach the command as one `how`."""
+    """--phase, --level, --stage, --shape, --strict and --allow-python, which reach the command as one `how`."""
 
     @wraps(command)
-    def bundled(
-        phase: str, level: int, stages: tuple[str, ...], given: tuple[tuple[str, tuple[int, ...]], ...], strict: bool, **rest: Any
-    ) -> Any:
-        return command(how=How(phase.upper(), level, stages, dict(given), strict), **rest)
+    def bundled(phase: str, given: tuple[tuple[str, tuple[int, ...]], ...], **rest: Any) -> Any:
+        settled = {name: rest.pop(name) for name in ("level", "stages", "strict", "allow_python")}
+        return command(how=How(phase.upper(), given=dict(given), **settled), **rest)
 
     for option in (
+        click.option("--allow-python", is_flag=True, help="Run the classes that Python layers name: for files that you trust."),
         click.option("--strict", is_flag=True, help="Stop at fields and values that Caffe does not know."),
         click.option(
             "--shape", "given", multiple=True, type=Shape(), help="Shape of a blob that the file does not settle (repeatable)."

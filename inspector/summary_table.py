@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from .errors import Finding, InspectorError
@@ -15,6 +16,12 @@ from .tables import GAP, Column, Paint, clean, fold, listing, number, pad, plain
 def shape_cell(shape: Shape | None) -> str:
     """`10x96x55x55`, `scalar`, or `?` for unknown."""
     return "?" if shape is None else "x".join(map(str, shape)) or "scalar"
+
+
+def shapes_cell(shapes: Iterable[Shape | None]) -> str:
+    """Shapes with commas between them; `3 of 1x64x7x5` for neighbours that are alike."""
+    runs = [(shape_cell(shape), len(list(run))) for shape, run in groupby(shapes)]
+    return ", ".join(shape if n == 1 else f"{n} of {shape}" for shape, n in runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ FIELDS: dict[str, Field] = {
     "settings": _text("settings", lambda summary, row: clean(row.settings)),
     "bottoms": _text("from", lambda summary, row: _names(row.reads)),
     "tops": _text("to", lambda summary, row: _tops(row)),
-    "shape": _text("shape", lambda summary, row: ", ".join(shape_cell(top.shape) for top in row.tops), "shape"),
+    "shape": _text("shape", lambda summary, row: shapes_cell(top.shape for top in row.tops), "shape"),
     "parameters": _number("parameters"),
     "learnable": _number("learnable"),
     "frozen": _number("frozen"),
@@ -138,13 +145,11 @@ def text(
 
 def said(finding: Finding, width: int | None = None, paint: Paint = plain) -> Iterator[str]:
     """A finding with its severity, wrapped with a hanging indent."""
-    label = finding.severity + ": "
-    body = "\n".join(clean(line) for line in str(finding).split("\n"))
-    whole = [part for line in body.split("\n") for part in ([line] if width is None else fold(line, max(width - 4, 20)))]
-    if width is not None and len(whole) == 1 and width_of(label + body) > width:
-        whole = fold(body, max(width - len(label), 20))
-    for i, line in enumerate(whole):
-        yield paint(label, finding.severity) + line if i == 0 else "    " + line
+    lines = [(clean(line), finding.severity) for line in str(finding).split("\n")]
+    for i, (line, severity) in enumerate(lines):
+        yield from listing(
+            [(f"{severity}:" if i == 0 else " " * (len(severity) + 1), line)], width=width, paint=paint, style=severity
+        )
 
 
 def _two_lines(rows: Sequence[Sequence[str]], total: Sequence[str], width: int, paint: Paint, rule: str) -> Iterator[str]:
@@ -169,10 +174,14 @@ def _two_lines(rows: Sequence[Sequence[str]], total: Sequence[str], width: int, 
         for _, line in more:
             yield indent + line
         space = width - GAP - width_of(text) - width_of(shape)
-        if space < GAP:  # the shape takes a line of its own
+        if space < GAP:  # the shapes take lines of their own
             yield indent + painted
-            painted, space = "", max(width - GAP - width_of(shape), 0)
-        yield indent + painted + " " * space + paint(shape, style or FIELDS["shape"].column.style)
+            *more, (text, painted) = _flow([(shape, style or "shape")], width - GAP, paint)
+            for _, line in more:
+                yield indent + line
+            yield indent + (painted if more else " " * (width - GAP - width_of(text)) + painted)
+        else:
+            yield indent + painted + " " * space + paint(shape, style or "shape")
 
     ruler = paint(rule * width, "rule")
     yield from first([(FIELDS["name"].column.title, "head")], [head.title for head in heads], "head")

@@ -141,10 +141,12 @@ def _shrink(widths: Sequence[int], columns: Sequence[Column], room: int) -> list
     return widths
 
 
-def listing(pairs: Iterable[tuple[str, str]], *, width: int | None = None, paint: Paint = plain) -> Iterator[str]:
+def listing(
+    pairs: Iterable[tuple[str, str]], *, width: int | None = None, paint: Paint = plain, style: str = "label"
+) -> Iterator[str]:
     """Labels on the left, text on the right, wrapped with a hanging indent."""
     pairs = list(pairs)
     indent = max((width_of(label) for label, _ in pairs), default=0) + GAP
     for label, text in pairs:
         for i, line in enumerate([text] if width is None else fold(text, max(width - indent, 2 * LEAST))):
-            yield (paint(label, "label") + " " * (indent - width_of(label)) if i == 0 else " " * indent) + line
+            yield (paint(label, style) + " " * (indent - width_of(label)) if i == 0 else " " * indent) + line
