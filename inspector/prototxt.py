@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from functools import partial
-from itertools import chain
+from itertools import chain, repeat
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -37,7 +37,8 @@ __all__ = ["DEEPEST", "MOST_FINDINGS", "Document", "Unknown", "parse"]
 DEEPEST = 100  # messages in messages: the limit of protobuf's binary form, in which every message must be storable
 MOST_FINDINGS = 10_000  # a file of nothing but faults shall not take more memory than its text does
 SUGGESTIONS = 200  # different names for which "did you mean" is worked out
-LONGEST_NAME = 100  # bytes; a longer name or value is cut in messages and gets no suggestion
+LONGEST_NAME = 100  # characters; a longer name or value is cut in messages and gets no suggestion
+LONGEST_SAID = 1000  # bytes of a name or value in Caffe's words
 LONGEST_LINE = 120  # characters of a source line that a caret shows
 REMEMBERED = 1000  # values per field whose binary form is remembered
 WINDOW = 1 << 16  # bytes of text that are cut into tokens at a time
@@ -306,7 +307,8 @@ class _Tokens:
             window = WINDOW
             yield self._left
         self._begin(size, size, [b""])
-        yield self._left
+        next(self._left)
+        yield repeat(b"")  # the end, as often as it is asked for
 
     def _begin(self, start: int, end: int, tokens: list[bytes]) -> None:
         self._start, self._end, self._count, self._left = start, end, len(tokens), iter(tokens)
@@ -511,8 +513,15 @@ def _bare(token: bytes) -> bytes:
     return token[:-1] if len(token) > 1 and token[-1:] == b":" else token
 
 
+def _said(token: bytes) -> str:
+    """A token in the words of C++, which says all of it; a megabyte of it is not worth the exactness."""
+    return token[:LONGEST_SAID].decode("utf-8", "replace")
+
+
 def _shown(token: bytes) -> str:
-    text = token.decode("utf-8", "replace")
+    """A token in our words: cut, and without codes for the terminal."""
+    text = token[: 4 * LONGEST_NAME].decode("utf-8", "replace")
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return text if len(text) <= LONGEST_NAME else text[:LONGEST_NAME] + "…"
 
 
@@ -536,7 +545,7 @@ class _Reader:
     def read(self, table: _Table) -> bytes:
         """The whole text as a message of that type, in protobuf's binary form."""
         take, path = self.take, self.path
-        stack: list[tuple[Any, ...]] = []  # the same eight things of every message around the one that is being read
+        stack: list[tuple[Any, ...]] = []  # the same seven things of every message around the one that is being read
         parts = bytearray()  # of the message, in binary form
         get = table.entries.get
         close, seen, counts, listed = b"", 0, {}, False
@@ -558,7 +567,7 @@ class _Reader:
                     if encoded is None:
                         token = self._scalar(last, value, parts)
                         continue
-                    if len(memo) < REMEMBERED:
+                    if len(memo) < REMEMBERED and len(value) < LONGEST_NAME:
                         memo[value] = encoded
                 if encoded is not None:
                     parts += encoded
@@ -569,7 +578,7 @@ class _Reader:
                     colon, value = True, take()
                 if not last.is_message:
                     if not colon and value not in _OPENERS:
-                        self._stop(f"':' after '{last.name}'", value, f'Expected ":", found "{_shown(_bare(value))}".')
+                        self._stop(f"':' after '{last.name}'", value, f'Expected ":", found "{_said(_bare(value))}".')
                     if colon:
                         token = self._scalar(last, value, parts)
                     else:
@@ -605,7 +614,7 @@ class _Reader:
                 elif token == b"]":
                     value = token
                 else:
-                    self._stop("',' or ']'", token, f'Expected ",", found "{_shown(_bare(token))}".')
+                    self._stop("',' or ']'", token, f'Expected ",", found "{_said(_bare(token))}".')
                 if value not in _OPENERS:
                     token = take()
                     continue
@@ -656,7 +665,7 @@ class _Reader:
             if token == b"]":
                 return take()
             if token != b",":
-                self._stop("',' or ']'", token, f'Expected ",", found "{_shown(_bare(token))}".')
+                self._stop("',' or ']'", token, f'Expected ",", found "{_said(_bare(token))}".')
             value = take()
 
     def _value(self, field: _Field, value: bytes, parts: bytearray) -> bytes:
@@ -679,18 +688,18 @@ class _Reader:
     def _loose_float(self, field: _Field, value: bytes, start: int) -> bytes | None:
         """Numbers that Python's text_format takes and C++ does not: 010, 01.5, inff. Their value counts, with a finding."""
         match = _LOOSE_FLOAT.fullmatch(value)
-        number = float(match[1]) if match else _double(value[:-1]) if value[-1:] in (b"f", b"F") else None
+        digits = value.lstrip(b"-")
+        number = float(match[1]) if match else _double(value[:-1]) if re.fullmatch(b"[a-zA-Z]+[fF]", digits) else None
         if number is None:
             return None
         encoded = field.tag + _pack(_FLOATS[field.type][2], number)
         if self._full():
             return encoded
-        digits = value.lstrip(b"-")
         at = start + len(value) - len(digits)
         if not match:
-            words = f"Expected double, got: {_shown(digits.lower())}"
+            words = f"Expected double, got: {_said(digits.lower())}"
         elif digits.isdigit():
-            words = f"Expect a decimal number, got: {_shown(digits)}"
+            words = f"Expect a decimal number, got: {_said(digits)}"
         else:
             words, at = "Hex and octal numbers must be integers.", at + len(digits) - len(digits.lstrip(b"01234567"))
         message = f"field '{field.name}' takes a decimal number, not '{_shown(value)}'"
@@ -752,7 +761,7 @@ class _Reader:
             if token == b"]":
                 return token
             if token != b",":
-                self._stop("',' or ']'", token, f'Expected ",", found "{_shown(_bare(token))}".')
+                self._stop("',' or ']'", token, f'Expected ",", found "{_said(_bare(token))}".')
             value = self.take()
         return value
 
@@ -776,41 +785,41 @@ class _Reader:
             least, most = _INTEGERS[field.type][1]
             if minus and least:
                 at = start + 1 if rest is None else rest
-            words = f"Expected integer, got: {'-' if minus and not least else _shown(_bare(digits))}"
+            words = f"Expected integer, got: {'-' if minus and not least else _said(_bare(digits))}"
             if number is not None:
                 code, message = "out-of-range", f"{_shown(value)} is beyond {field.expects} ({least} to {most})"
                 message += f" in field '{field.name}'"
                 if not minus or least:
-                    words = f"Integer out of range ({_shown(digits)})"
+                    words = f"Integer out of range ({_said(digits)})"
         elif field.type in _FLOATS:
             got = digits.lower() if _NAME.match(digits) else digits
-            words = f"Expected double, got: {_shown(_bare(got))}"
+            words = f"Expected double, got: {_said(_bare(got))}"
             if number is not None:
-                words = f"Expect a decimal number, got: {_shown(digits)}"
+                words = f"Expect a decimal number, got: {_said(digits)}"
             if minus:
                 at = start + 1 if rest is None else rest
         elif field.type == _BOOL:
-            words = f"Expected identifier, got: {'-' if minus else _shown(_bare(value))}"
+            words = f"Expected identifier, got: {'-' if minus else _said(_bare(value))}"
             if number is not None and not minus:
-                code, words = "out-of-range", f"Integer out of range ({_shown(value)})"
+                code, words = "out-of-range", f"Integer out of range ({_said(value)})"
             elif _NAME.match(value):
-                at, words = -1, f'Invalid value for boolean field "{field.name}". Value: "{_shown(value)}".'
+                at, words = -1, f'Invalid value for boolean field "{field.name}". Value: "{_said(value)}".'
         elif field.type == _ENUM:
-            words = f"Expected integer or identifier, got: {_shown(value)}"
+            words = f"Expected integer or identifier, got: {_said(value)}"
             remedy = self._suggest(field.descriptor.enum_type.full_name, value.strip(b"\"'"), field.numbers)
             if number is not None and not _INT32[0] <= number <= _INT32[1]:
                 at = (start + 1 if rest is None else rest) if minus else start
-                code, words = "out-of-range", f"Integer out of range ({_shown(digits)})"
+                code, words = "out-of-range", f"Integer out of range ({_said(digits)})"
             elif number is not None or _NAME.fullmatch(value):
-                text = _shown(value) if number is None else str(number)
+                text = _said(value) if number is None else str(number)
                 code, at, words = "unknown-enum-value", -1, f'Unknown enumeration value of "{text}" for field "{field.name}".'
                 message = f"'{_shown(value)}' is no value of field '{field.name}' ({field.expects})"
         elif field.is_text:
-            words = f"Expected string, got: {'-' if minus else _shown(_bare(value))}"
+            words = f"Expected string, got: {'-' if minus else _said(_bare(value))}"
         else:
-            words = f'Expected "{{", found "{"-" if minus else _shown(_bare(value))}".'
+            words = f'Expected "{{", found "{"-" if minus else _said(_bare(value))}".'
         if not colon:
-            words = f'Expected ":", found "{_shown(value)}".'
+            words = f'Expected ":", found "{_said(value)}".'
         token = self._skip(value, field.expects, words)
         self._find(code, message, start, words, self.tokens.offset() if at < 0 else at, remedy=remedy, field=field, value=value)
         return token
@@ -834,10 +843,12 @@ class _Reader:
                     self.end = offset() + len(value)
                     value = take()
             else:
+                found = value
                 if value == b"-":
-                    value += take()
+                    found = take()
+                    value += found
                 if not _SCALAR.fullmatch(value):
-                    self._stop(expects, value, words)
+                    self._stop(expects, found, words)
                 self.end = offset() + len(value.lstrip(b"-"))
                 value = take()
             while closers:  # after a value, or at the beginning of a message
@@ -847,7 +858,7 @@ class _Reader:
                     value, separable = take(), True
                 elif closers[-1] == b"]":
                     if value != b",":
-                        self._stop("',' or ']'", value, f'Expected ",", found "{_shown(_bare(value))}".')
+                        self._stop("',' or ']'", value, f'Expected ",", found "{_said(_bare(value))}".')
                     value = take()
                     break
                 elif separable and value in (b",", b";"):
@@ -869,26 +880,26 @@ class _Reader:
             while pieces[-1] != b"]":
                 pieces.append(self.take())
                 if pieces[-1][:1] in (b"", b"{", b"}", b"<", b">", *_QUOTES):
-                    self._stop("']'", pieces[-1], f'Expected "]", found "{_shown(_bare(pieces[-1]))}".')
+                    self._stop("']'", pieces[-1], f'Expected "]", found "{_said(_bare(pieces[-1]))}".')
             name, end = b"".join(pieces), self.tokens.offset() + 1
         elif _NAME.match(token):
             name = _bare(token)
             end = at + len(name)
         else:
-            self._stop("a field name", token, f"Expected identifier, got: {_shown(token)}")
+            self._stop("a field name", token, f"Expected identifier, got: {_said(token)}")
         if table is not None and not self._full():
             kind = table.descriptor.full_name
-            words = f'Message type "{kind}" has no field named "{_shown(name)}".'
+            words = f'Message type "{kind}" has no field named "{_said(name)}".'
             if token == b"[":
-                words = f'Extension "{_shown(name[1:-1])}" is not defined or is not an extension of "{kind}".'
+                words = f'Extension "{_said(name[1:-1])}" is not defined or is not an extension of "{kind}".'
             remedy = self._suggest(kind, name, (known for known in table.entries if known[-1:] != b":"))
             message = f"'{_shown(name)}' is no field of {kind}"
-            self._find("unknown-field", message, at, words, self._next(end), remedy=remedy, message_type=kind, field=_shown(name))
+            self._find("unknown-field", message, at, words, self._next(end), remedy=remedy, message_type=kind, field=_said(name))
         colon, value = token[-1:] == b":", self.take()
         if not colon and value == b":":
             colon, value = True, self.take()
         if not colon and value not in _OPENERS:
-            self._stop(f"':' or '{{' after '{_shown(name)}'", value, f'Expected "{{", found "{_shown(_bare(value))}".')
+            self._stop(f"':' or '{{' after '{_shown(name)}'", value, f'Expected "{{", found "{_said(_bare(value))}".')
         return name, value
 
     def _unknown(self, table: _Table, token: bytes) -> bytes:
@@ -902,8 +913,8 @@ class _Reader:
         after = self._skip(value)
         if kept:
             path = tuple(step for pair in self.path for step in pair if step is not None)
-            self.unknown.append(Unknown(path, name.decode(), at, self.source, start, self.end))
-            self.findings[-1].values["value"] = _shown(self.source.data[start : min(self.end, start + 4 * LONGEST_NAME)])
+            self.unknown.append(Unknown(path, name.decode("utf-8", "replace"), at, self.source, start, self.end))
+            self.findings[-1].values["value"] = _said(self.source.data[start : min(self.end, start + LONGEST_SAID)])
         return after
 
     def _twice(self, table: _Table, field: _Field, token: bytes) -> None:
@@ -914,7 +925,7 @@ class _Reader:
             "field-given-twice",
             f"field '{field.name}' of {table.descriptor.full_name} is given more than once",
             at,
-            f'Non-repeated field "{_shown(name)}" is specified multiple times.',
+            f'Non-repeated field "{_said(name)}" is specified multiple times.',
             self._next(at + len(name)),
             remedy="the last value counts here; Caffe refuses the file",
             field=field,
@@ -942,7 +953,8 @@ class _Reader:
             from difflib import get_close_matches
 
             candidates = {word.decode().lower().removesuffix("_param"): word.decode() for word in known}
-            close = get_close_matches(name.decode().lower().removesuffix("_param"), candidates, 1, 0.8)
+            wanted = name.decode("utf-8", "replace").lower().removesuffix("_param")
+            close = get_close_matches(wanted, candidates, 1, 0.8)
             self.suggested[key] = f"did you mean '{candidates[close[0]]}'" if close else ""
         return self.suggested[key]
 
@@ -965,7 +977,7 @@ class _Reader:
         if isinstance(field, _Field):
             message_type, field = field.descriptor.containing_type.full_name, field.name
         if field is not None:
-            values = {"message_type": message_type, "field": field, "value": _shown(value)}
+            values = {"message_type": message_type, "field": field, "value": _said(value)}
         if words is not None:
             values["caffe"] = self.source.caffe(words_at, words)
         self.findings.append(Finding(code, message, severity, where, remedy=remedy, values=values))
@@ -993,7 +1005,7 @@ class _Reader:
             words = f"Interpreting non ascii codepoint {found[0]}."
         elif found[:1] < b" " and found:
             words = "Invalid control characters encountered in text."
-        caffe = self.source.caffe(at, words or f"Expected identifier, got: {_shown(_bare(found))}")
+        caffe = self.source.caffe(at, words or f"Expected identifier, got: {_said(_bare(found))}")
         _refuse(self.source, code, message, where, caffe, self.findings)
 
     def _too_deep(self) -> NoReturn:
@@ -1004,7 +1016,7 @@ class _Reader:
 def _quoted(token: bytes) -> str:
     """A token as messages show it; of bytes that are not ASCII, the first character."""
     if token[:1] > b"\x7f":
-        return f"'{token.decode('utf-8', 'ignore')[:1]}'"
+        return f"'{_shown(token)[:1]}'"
     return _shown(token) if token[:1] in _QUOTES else f"'{_shown(_bare(token))}'"
 
 

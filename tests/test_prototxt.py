@@ -22,23 +22,8 @@ from inspector.errors import Position, PrototxtError
 from inspector.prototxt import parse
 
 F = descriptor_pb2.FieldDescriptorProto
-SCALARS = [
-    "double",
-    "float",
-    "int64",
-    "uint64",
-    "int32",
-    "fixed64",
-    "fixed32",
-    "bool",
-    "string",
-    "bytes",
-    "uint32",
-    "sfixed32",
-    "sfixed64",
-    "sint32",
-    "sint64",
-]
+SCALARS = ["double", "float", "int64", "uint64", "int32", "fixed64", "fixed32", "bool", "string", "bytes"]
+SCALARS += ["uint32", "sfixed32", "sfixed64", "sint32", "sint64"]
 
 
 @cache
@@ -306,6 +291,8 @@ NET = caffe_pb2.NetParameter
         ("layer{loss_weight: x}", "wrong-value-type", "1:20: Expected double, got: x", (1, 20)),
         ("layer{loss_weight: 0x1}", "out-of-range", None, (1, 20)),
         ("layer{loss_weight: 010}", "wrong-value-type", "1:20: Expect a decimal number, got: 010", (1, 20)),
+        ("layer{loss_weight: -01.5f}", "wrong-value-type", "1:23: Hex and octal numbers must be integers.", (1, 20)),
+        ("layer{loss_weight: INFF}", "wrong-value-type", "1:20: Expected double, got: inff", (1, 20)),
         ("name: 'a'\nname: 'b'", "field-given-twice", '2:5: Non-repeated field "name" is specified multiple times.', (2, 1)),
         (r"name: 'C:\data'", "bad-escape", "1:11: Invalid escape sequence in string literal.", (1, 10)),
         ("\ufeffname: 'a'", "byte-order-mark", "1:1: Interpreting non ascii codepoint 239.", (1, 1)),
@@ -412,6 +399,8 @@ def test_text_that_is_not_utf8():
         ("name: 'x\ny'", (1, 7), "expected a quote", None),
         ("name: \"x'", (1, 7), "expected a quote", None),
         ("name:", (1, 6), "found the end of the text", "1:6: Expected string, got: "),
+        ("input_dim: -", (1, 13), "found the end of the text", None),
+        ("nope: - #", (1, 10), "found the end of the text", None),
         ("5: 3", (1, 1), "expected a field name, found '5'", None),
         ("layer {\n  name: 'x'\n", (2, 12), "the '{' opened at 1:7 is never closed", "3:1: Expected identifier, got: "),
         ("layer {\n foo <\n\n", (2, 7), "the '<' opened at 2:6 is never closed", None),
@@ -427,11 +416,12 @@ def test_text_that_is_not_utf8():
         ("input_dim: 089", (1, 12), "found '089'", None),
         ("input_dim: 1_000", (1, 12), "found '1_000'", None),
         ("input_dim: +1", (1, 12), "found '+'", "1:12: Expected integer, got: +"),
+        ("layer{loss_weight: 1e5ff}", (1, 20), "expected float, found '1e5ff'", None),
         ("foo: bar: 1", (1, 6), "expected a value, found 'bar'", None),
         ("foo bar", (1, 5), "expected ':' or '{' after 'foo', found 'bar'", None),
         ("foo: -bar", (1, 7), "expected a value", None),
         ("name: 'x' é", (1, 11), "found 'é'", "1:11: Interpreting non ascii codepoint 195."),
-        ("name: \x01", (1, 7), "expected a string", "1:7: Invalid control characters encountered in text."),
+        ("name: \x01", (1, 7), "found '\\x01'", "1:7: Invalid control characters encountered in text."),
         ("name: 'a\0'", (1, 9), "a NUL byte", "1:9: Invalid control characters encountered in text."),
     ],
 )
