@@ -4,8 +4,8 @@ A dialect file names a `base` and states only what differs. A statement looks li
 
     top-shape = "I net.cpp:131] Top shape: {shape}"
 
-An empty string takes a statement back. D marks what only debug builds print (as an I line). A table `moved` shifts the source lines of all
-inherited statements of a file, where lines were added or taken out above them::
+An empty string takes a statement back. D marks what only debug builds print (as an I line). A table `moved` shifts the source
+lines of all inherited statements of a file, where lines were added or taken out above them::
 
     moved = { "net.cpp" = -2 }
 """
@@ -116,13 +116,12 @@ def load(name: str) -> Dialect:
     if not (FOLDER / f"{name}.toml").is_file():
         raise InspectorError(f"there is no dialect '{name}'", code="unknown-dialect", remedy="known are " + ", ".join(names()))
     data = _read(name)
-    order = data.get("order", {})
     return Dialect(
         name=data["name"],
         released=data["released"],
         about=data.get("about", ""),
-        edition=Edition(data["name"], **data.get("edition", {})),
-        order=Order(**{**order, "inner": tuple(order.get("inner", ()))}),
+        edition=Edition(data["name"], **{key: _frozen(value) for key, value in data.get("edition", {}).items()}),
+        order=Order(**{key: _frozen(value) for key, value in data.get("order", {}).items()}),
         say={key: Statement.parse(text) for key, text in data["say"].items() if text},
         refusals={key: Statement.parse("F " + text) for key, text in data["refusals"].items() if text},
         syntax=data.get("syntax", "V2"),
@@ -141,6 +140,10 @@ def _read(name: str) -> dict[str, Any]:
     for key in ("say", "order", "edition", "refusals", "absent_fields"):
         merged[key] = {**base.get(key, {}), **own.get(key, {})}
     return merged
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _moved(text: str, shifts: Mapping[str, int]) -> str:

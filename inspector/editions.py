@@ -22,11 +22,11 @@ class Edition:
     state: str = "caller"  # whose phase and level win: the "caller"'s, (rc2, rc3) his "phase" only, (to rc) the "file"'s
     memory: str = "all"  # "all" tops | "not_in_place" (v0.99) | "inputs" (v0.9999) | "all_but_inputs" (rc to rc3)
     backward: str = "losses"  # "losses": only what lies under a loss | "forward": whatever follows a learnable layer
-    skips_backward: bool = True  # since rc3 a layer whose tops all feed bottoms without need has none either
     force_at_once: bool = False  # up to v0.999 force_backward counts as a need of every layer, and the log says so
     upgrades: tuple[str, ...] = ("v0", "transform", "v1")  # that it had; it built from the last one's result
     propagate_down: str = "decides"  # a stated propagate_down "decides" on a bottom's need, or (rc3) only "narrows" it
     learns: str = "nonzero"  # a parameter learns if its lr_mult is "nonzero", or (up to rc2) if it is "positive"
+    retired_types: tuple[str, ...] = ()  # layer types that it had and master has not
     unchecked: tuple[str, ...] = ()  # codes of refusals that a later version introduced
 
 

@@ -132,6 +132,7 @@ class Graph:
     stops: list[Stop] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)  # assumptions and warnings
     broken: Node | None = None
+    all_nodes: list[Node] = field(default_factory=list)  # with those behind the first refusal, for `check`
     outputs: list[str] = field(default_factory=list)  # in Caffe's order: by the bytes of their names
     net_inputs: list[Blob] = field(default_factory=list)  # inputs that are no layer's tops: `input` fields before rc4
 
@@ -152,6 +153,7 @@ class Graph:
 
     def cut(self) -> None:
         """Drop the nodes from the first that Caffe would not have finished, and find the outputs of the rest."""
+        self.all_nodes = list(self.nodes)
         end = min((stop.node for stop in self.stops if stop.cuts and stop.node >= 0), default=None)
         if end is not None:
             self.broken = self.nodes[end]
@@ -230,7 +232,9 @@ def _net_inputs(graph: Graph, proto: Any, latest: dict[str, Blob]) -> None:
     """Blobs of `input` fields, in editions that have no Input layer."""
     inputs, dims, shapes = len(proto.input), len(proto.input_dim), len(proto.input_shape)
     if graph.edition.nd_blobs and dims and shapes:
-        _refuse_inputs(graph, "input-both", f"gives {shapes} input_shape and {dims} input_dim, which say the same in two ways", a=0, b=0)
+        _refuse_inputs(
+            graph, "input-both", f"gives {shapes} input_shape and {dims} input_dim, which say the same in two ways", a=0, b=0
+        )
     elif dims or not graph.edition.nd_blobs:
         if dims != 4 * inputs:
             _refuse_inputs(graph, "input-dim-count", f"needs 4 input_dim for each input and has {dims}", a=4 * inputs, b=dims)

@@ -13,24 +13,28 @@ def mark(graph: Graph) -> Graph:
 
     Forward: a layer needs backward if a blob that it reads does, or one of its params has a learning rate (as the *net* states it:
     a BatchNorm, which zeroes its own, still counts). Backward: it keeps the need only where it leads to a loss. Caffe goes by blob
-    names here, so an in-place chain shares one fate. force_backward comes last and changes no line of the log.
+    names here, so an in-place chain shares one fate. force_backward comes last and changes no line of the log, but in the first
+    editions, which have no backward pass either.
     """
+    forced = graph.edition.force_at_once and graph.proto.force_backward
     needing: set[Blob] = set()
     for node in graph.nodes:
         proto = node.layer.proto
         reads = [blob.root in needing for blob in node.bottoms]
         node.bottom_backward = _stated(list(proto.propagate_down), reads, graph.edition)
         learns = any(_learns(proto.param, i, graph.edition) for i in range(len(node.params or ())))
-        node.backward = any(reads) or learns
+        node.backward = any(reads) or learns or forced
         if node.backward:
             needing.update(blob.root for blob in node.tops)
+    if graph.edition.backward == "forward":
+        return graph
 
     under_loss: set[str] = set()
     skipped: set[str] = set()
     for node in reversed(graph.nodes):
         names = [blob.name for blob in node.tops]
         contributes = any(w != 0 or name in under_loss for w, name in zip(node.loss_weights, names, strict=True))
-        if all(name in skipped for name in names):
+        if graph.edition.propagate_down != "ignored" and all(name in skipped for name in names):
             if node.backward:
                 node.bottom_backward = [False] * len(node.bottoms)
             node.backward = False

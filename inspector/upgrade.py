@@ -143,7 +143,7 @@ def net(draft: Draft, edition: Edition = MASTER) -> Draft:
     field = "layers" if proto.layers else "layer"
     draft = replace(draft, origins=tuple((field, i) for i in range(len(proto.layers or proto.layer))))
     for name, needed, upgrade in PASSES:
-        if draft.written is None and name not in edition.upgrades:
+        if draft.written is None and name not in edition.upgrades and not proto.layer:
             draft = replace(draft, written=draft.proto)
         if needed(draft.proto):
             said = draft.events

@@ -266,6 +266,7 @@ class Unknown(Layer):
 
 
 registry: dict[str, type[Layer]] = {}
+retired: dict[str, type[Layer]] = {}  # types that master no longer has
 
 L = TypeVar("L", bound=type[Layer])
 
@@ -285,4 +286,6 @@ def register(name: str) -> Callable[[L], L]:
 
 def create(proto: Any, phase: int = TEST, edition: Edition = MASTER) -> Layer:
     """The layer of a LayerParameter; `Unknown` where its type is not registered."""
+    if proto.type in edition.retired_types:
+        return retired[proto.type](proto, phase, edition)
     return registry.get(proto.type, Unknown)(proto, phase, edition)
