@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from inspector.errors import InspectorError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from inspector import Net
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,6 +30,8 @@ class Model(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
     name = "model"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         from inspector import shelf
 
         files = [f"{path.parent.name}/{path.stem}" for path in shelf.folder().glob("*/*.prototxt")]

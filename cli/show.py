@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -48,8 +47,15 @@ def sgr(text: str, style: str) -> str:
 def width() -> int | None:
     """The terminal's columns (COLUMNS wins, as everywhere); None for a file or pipe, whose lines may be of any length."""
     if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
-        return max(shutil.get_terminal_size().columns, 40)
+        return terminal()
     return None
+
+
+def terminal() -> int:
+    """The terminal's columns, 80 where nobody knows; never so few that nothing can be laid out."""
+    from shutil import get_terminal_size
+
+    return max(get_terminal_size().columns, 40)
 
 
 def layout() -> dict[str, Any]:
@@ -72,11 +78,10 @@ def error(trouble: InspectorError) -> None:
 def say(finding: Finding, severity: str) -> None:
     """A finding on stderr."""
     painted = sgr(f"{severity}:", severity) if colours(err=True) else f"{severity}:"
-    body = "\n".join(clean(line) for line in str(finding).split("\n"))
+    first, *rest = (clean(line) for line in str(finding).split("\n"))  # the rest may be a source line with its caret
     if sys.stderr.isatty():
-        columns = max(shutil.get_terminal_size().columns, 40)
-        body = "\n".join("\n  ".join(fold(line, columns - 24)) for line in body.split("\n"))
-    click.echo(f"alexinspect: {painted} {body}", err=True, color=colours(err=True))
+        first = "\n  ".join(fold(first, terminal() - len(f"alexinspect: {severity}: ")))
+    click.echo("\n".join([f"alexinspect: {painted} {first}", *rest]), err=True, color=colours(err=True))
 
 
 def remark(text: str) -> None:

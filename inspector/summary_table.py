@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import Finding, InspectorError
-from .layers import Shape
-from .summary import Row, Summary, Totals
 from .tables import GAP, Column, Paint, clean, fold, listing, number, pad, plain, size, style_of, table, width_of, widths_of
+
+if TYPE_CHECKING:
+    from .layers import Shape
+    from .summary import Row, Summary, Totals
 
 
 def shape_cell(shape: Shape | None) -> str:
