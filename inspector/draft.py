@@ -6,7 +6,7 @@ would have said on the way is kept as events, in order, and so is what it would 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,6 +43,7 @@ class Draft:
     events: tuple[Event, ...] = ()
     locate: Callable[[Path], Position | None] = lambda path: None
     written: Any = None  # NetParameter of V1 layers
+    left_out: Mapping[str, str] = field(default_factory=dict)  # blob -> the layer that would make it in another phase
 
     def then(self, proto: Any, origins: tuple[Path | None, ...], events: list[Event]) -> Draft:
         """The draft after one more pass."""

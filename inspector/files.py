@@ -54,6 +54,17 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     raise UnreadableError(f"'{os.fspath(path)}' is {kind}, not a file", code="file", remedy=remedy)
 
 
+def head(path: str | os.PathLike[str], size: int) -> tuple[bytes, int]:
+    """The first bytes of a regular file, and how many it has; nothing of what is no file, which `read_bytes` then explains."""
+    try:
+        if not Path(path).is_file():
+            return b"", 0
+        with Path(path).open("rb", buffering=0) as file:
+            return file.read(size), os.fstat(file.fileno()).st_size
+    except (OSError, ValueError):
+        return b"", 0
+
+
 def _read_pipe(descriptor: int, path: str | os.PathLike[str]) -> bytes:
     pieces: list[bytes] = []
     total = 0
@@ -71,8 +82,18 @@ def _read_pipe(descriptor: int, path: str | os.PathLike[str]) -> bytes:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write that takes `path`'s place when the block ends well; otherwise what was there stays as it was."""
-    target = Path(path)
+    """A file to write that takes `path`'s place when the block ends well; otherwise what was there stays as it was.
+
+    A symbolic link stays, and what it points to is replaced. A device or pipe is written to as it is.
+    """
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file() and not target.is_dir():
+        try:
+            with target.open("wb") as file:
+                yield file
+        except OSError as error:
+            raise trouble(path, error, "write") from None
+        return
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         if target.is_dir():

@@ -238,13 +238,13 @@ class Net:
         return self._weights
 
     def load_weights(self, path: str | os.PathLike[str]) -> None:
-        """Take parameters from a caffemodel by layer name (Net::CopyTrainedLayersFrom). Raises InspectorError listing every
-        mismatch."""
-        from .caffemodel import open_weights
-        from .weights import Weights
+        """Take parameters from a caffemodel by layer name (Net::CopyTrainedLayersFrom); what it lacks stays as it is.
 
-        self._weights = Weights(self.graph, open_weights(path))
-        self._executor = None
+        Raises InspectorError listing every mismatch; then nothing is taken.
+        """
+        from .caffemodel import open_weights
+
+        self.weights.load(open_weights(path))
 
     @property
     def executor(self) -> Executor:

@@ -14,7 +14,7 @@ from caffe_proto import caffe_pb2
 from . import prototxt, shelf
 from .draft import Path
 from .errors import Finding, Position, Refusal, UnreadableError
-from .files import read_bytes
+from .files import head, read_bytes
 
 TRAIN = 0
 
@@ -55,9 +55,12 @@ def file(name: str | os.PathLike[str], phase: int = 1) -> Opened:
     path = FilePath(name)
     if not os.path.lexists(path):
         path = shelf.resolve(os.fspath(name))
+    start, size = head(path, TEXT_SAMPLE)
+    if looks_binary(start):
+        return _binary(path, os.fspath(name), start, size)
     data = read_bytes(path)
-    if looks_binary(data):
-        return _binary(path, os.fspath(name), data)
+    if not start and looks_binary(data):
+        raise UnreadableError(f"'{name}' is binary and comes through a pipe", code="file", remedy="save it to a file first")
     try:
         document = prototxt.parse(data, caffe_pb2.NetParameter, os.fspath(name))
     except UnreadableError:
@@ -70,25 +73,26 @@ def file(name: str | os.PathLike[str], phase: int = 1) -> Opened:
     return Opened(document.message, os.fspath(name), path, document, document.position, list(document.findings))
 
 
+TEXT_SAMPLE = 1 << 16  # bytes by which text and binary are told apart
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x19\x1b-\x1f]")  # no prototxt has them; 0x1a ends old DOS files
 
 
 def looks_binary(data: bytes) -> bool:
     """Whether this is no text: a control character that no prototxt has is among the first bytes."""
-    return _CONTROL.search(data, 0, 1 << 16) is not None
+    return _CONTROL.search(data, 0, TEXT_SAMPLE) is not None
 
 
-def refuse_foreign(data: bytes, name: str) -> None:
-    """Raise UnreadableError for content of a kind that is known and none of Caffe's."""
-    from .foreign import recognise
+def refuse_foreign(data: bytes, name: str, size: int | None = None) -> None:
+    """Raise UnreadableError for content of a known kind that is none of Caffe's; `size` is the file's where `data` is its start."""
+    from .foreign import HEAD, recognise
 
-    verdict = recognise(data[:4096], len(data))
+    verdict = recognise(data[:HEAD], len(data) if size is None else size)
     if verdict:
         raise UnreadableError(f"'{name}': {verdict}", code="foreign-file")
 
 
-def _binary(path: FilePath, name: str, data: bytes) -> Opened:
-    refuse_foreign(data, name)
+def _binary(path: FilePath, name: str, start: bytes, size: int) -> Opened:
+    refuse_foreign(start, name, size)
     from .caffemodel import open_model
 
     stored = open_model(path)

@@ -55,6 +55,7 @@ def select(draft: Draft) -> Draft:
         written.ClearField("layers")
     events: list[Event] = []
     origins: list[Path | None] = []
+    left_out: dict[str, str] = {}
 
     def meets(rule: Any, layer: Any) -> bool:
         failed = mismatch(source.state, rule)
@@ -86,4 +87,6 @@ def select(draft: Draft) -> Draft:
             origins.append(origin)
             if written is not None:
                 written.layers.add().CopyFrom(draft.written.layers[i])
-    return replace(draft.then(out, tuple(origins), [*events, Event(FILTERED)]), written=written)
+        else:
+            left_out.update(dict.fromkeys(layer.top, layer.name))
+    return replace(draft.then(out, tuple(origins), [*events, Event(FILTERED)]), written=written, left_out=left_out)

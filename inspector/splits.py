@@ -89,14 +89,21 @@ def unknown_bottom(draft: Draft, layer: int, bottom: int, known: list[str]) -> R
 
     proto: Any = draft.proto.layer[layer]
     origin = draft.origins[layer]
-    close = get_close_matches(proto.bottom[bottom], known, 1)
+    blob = proto.bottom[bottom]
+    close = get_close_matches(blob, known, 1)
+    if blob in draft.left_out:
+        remedy = f"layer '{draft.left_out[blob]}' makes it, but its rules leave it out here: choose another phase, level or stage"
+    elif close:
+        remedy = f"did you mean '{close[0]}'?"
+    else:
+        remedy = "check the blob's name"
     return Refusal(
-        f"bottom {bottom} is '{proto.bottom[bottom]}', which no layer before it makes",
+        f"bottom {bottom} is '{blob}', which no layer before it makes",
         code="unknown-bottom",
         where=draft.locate((*origin, "bottom", bottom)) if origin else None,
         layer=proto.name,
         layer_type=proto.type,
-        remedy=f"did you mean '{close[0]}'?" if close else "check the blob's name, or the layer that should make it in this phase",
-        blob=proto.bottom[bottom],
+        remedy=remedy,
+        blob=blob,
         bottom=bottom,
     )
