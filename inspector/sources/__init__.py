@@ -50,14 +50,13 @@ def open_source(
             layer_type=layer.type,
             remedy=f"feed its tops; sources are read for {', '.join(READERS)}",
         )
-    reader: Callable[..., Source] = getattr(import_module(READERS[layer.type], __name__), layer.type)
+    if arrays is not None and layer.type != "MemoryData":
+        message = "takes no arrays; only MemoryData does"
+        raise InspectorError(message, code="no-arrays", layer=layer.name, layer_type=layer.type)
+    reader: Callable[..., Any] = getattr(import_module(READERS[layer.type], __name__), layer.type)
     own = np.random.default_rng() if rng is None else rng.spawn(1)[0]
     source = reader(layer, phase, Path(folder), own)
     if arrays is not None:
-        from .memory import MemoryData
-
-        if not isinstance(source, MemoryData):
-            raise InspectorError("takes no arrays", code="no-arrays", layer=layer.name, layer_type=layer.type)
         source.hold(arrays)
     return source
 

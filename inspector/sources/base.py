@@ -146,7 +146,8 @@ class Source:
             message = inner.message
             if path is not None:
                 place = "" if absolute(path) == written else f" ('{absolute(path)}')"
-                message = f"reads '{written}'{place}: {message}"
+                said = message.removeprefix(f"'{path}': ").removeprefix(f"'{path}' ")
+                message = f"reads '{written}'{place}: {said}"
             remedy = f"{inner.remedy}, or {self.shape_remedy()}" if inner.remedy else ""
             self.fail(message, code="broken-source" if inner.code == "invalid-input" else inner.code, remedy=remedy)
 

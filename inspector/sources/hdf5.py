@@ -102,6 +102,10 @@ class HDF5Data(Source):
         """The data sets of one file, one per top, checked against each other and against those of the first file."""
         path = self.find(name)
         with self.blame(name, path), hdf5_errors(path), h5py_module().File(path, "r") as file:
+            lost = [top for top in self.proto.top if top not in file]
+            if lost:
+                message = f"holds no data set '{lost[0]}'; it has {', '.join(sorted(file)) or 'none'}"
+                raise UnreadableError(message, code="hdf5-dataset", remedy="each top is the data set of its name")
             datasets = [numeric_dataset(file, top, str(path)) for top in self.proto.top]
             rows = datasets[0].shape[:1]
             for i, (top, dataset) in enumerate(zip(self.proto.top, datasets, strict=True)):
