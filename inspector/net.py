@@ -209,11 +209,13 @@ class Net:
         ]
 
     def _missing_sources(self) -> Iterator[Finding]:
-        for node in self.graph.all_nodes:
+        for node in self.graph.nodes:
             for source in node.layer.sources() if node.layer.data else ():
                 if not any((folder / source).exists() for folder in (Path(), self.opened.folder)):
                     where = self.graph.locate(node.origin) if node.origin else None
-                    remedy = f"give shapes instead, such as --shape {node.tops[0].name if node.tops else 'data'}=1x3x227x227"
+                    shape = node.tops[0].shape if node.tops else None
+                    sizes = "x".join(map(str, shape)) if shape else "64x3x227x227 (batch x channels x height x width)"
+                    remedy = f"give the shape instead, as in --shape {node.tops[0].name if node.tops else 'data'}={sizes}"
                     yield Finding(
                         "missing-source", f"reads '{source}', which is not there", "warning", where, node.name, node.type, remedy
                     )
