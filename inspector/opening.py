@@ -115,7 +115,8 @@ def is_solver(document: prototxt.Document) -> bool:
 
 def _follow(document: prototxt.Document, path: FilePath | None, phase: int) -> Opened:
     """The net that a solver names for a phase (Solver::InitTrainNet, InitTestNets): the first test net for TEST."""
-    solver, name = document.message, document.name
+    solver: Any = document.message
+    name = document.name
     inline, file_name, where = _net_of(solver, phase)
     state = solver.train_state if phase == TRAIN else (solver.test_state[0] if solver.test_state else None)
     if inline is not None:
