@@ -157,6 +157,8 @@ class Summary:
         for row in self.rows:
             if row.parameters is None and row.macs is None and not _registered(row.type):
                 reasons.append((row, "unknown type"))
+            elif row.macs is None and row.parameters is not None and all(top.shape is not None for top in row.tops):
+                reasons.append((row, "operations unknown"))
             elif row.macs is None or row.parameters is None or any(top.shape is None for top in row.tops):
                 reasons.append((row, "unknown shapes"))
         return reasons
@@ -311,7 +313,7 @@ def rows(graph: Graph) -> Iterator[Row]:
     for node in graph.nodes:
         depth = max((depths[blob.maker] for blob in node.bottoms), default=0) + _weighted(node)
         depths[node] = depth
-        costs = _costs(node)
+        costs = forward_costs(node)
         own = None if _mystery(node) else [param for param in node.params or () if param.owner is param]
         frozen = None if own is None else sum(param.count for param in own if param.lr_mult == 0)
         parameters = None if own is None else sum(param.count for param in own)
@@ -320,7 +322,7 @@ def rows(graph: Graph) -> Iterator[Row]:
             type=node.type,
             settings=node.layer.settings(),
             bottoms=tuple(blob.name for blob in node.bottoms),
-            reads=tuple(_written(blob).name for blob in node.bottoms),
+            reads=tuple(written(blob).name for blob in node.bottoms),
             tops=tuple(Top(blob.name, blob.shape, blob.in_place_of is not None) for blob in node.tops),
             parameters=parameters,
             learnable=None if parameters is None or frozen is None else parameters - frozen,
@@ -331,7 +333,7 @@ def rows(graph: Graph) -> Iterator[Row]:
             memory=memory.counted(graph, node),
             depth=depth,
             index=node.index,
-            inserted=_inserted(node),
+            inserted=inserted(node),
             backward=node.backward,
             weights=tuple(
                 Weight(param.name, param.shape, param.lr_mult, param.owner.node.name if param.owner is not param else None)
@@ -341,13 +343,14 @@ def rows(graph: Graph) -> Iterator[Row]:
         )
 
 
-def _inserted(node: Node | None) -> bool:
+def inserted(node: Node | None) -> bool:
+    """Whether this is a Split that nobody wrote."""
     return node is not None and node.origin is None and node.type == "Split"
 
 
-def _written(blob: Blob) -> Blob:
+def written(blob: Blob) -> Blob:
     """The blob that the prototxt names, behind a split that was inserted."""
-    while blob.maker is not None and _inserted(blob.maker):
+    while blob.maker is not None and inserted(blob.maker):
         blob = blob.maker.bottoms[0]
     return blob
 
@@ -361,10 +364,11 @@ def _weighted(node: Node) -> bool:
     return node.type not in ELEMENTWISE and any(len(param.shape) > 1 for param in node.params or ())
 
 
-def _costs(node: Node) -> Costs | None:
+def forward_costs(node: Node) -> Costs | None:
+    """What one forward pass of the node takes; None where nobody can say."""
     bottoms = [blob.shape for blob in node.bottoms if blob.shape is not None]
     tops = [blob.shape for blob in node.tops if blob.shape is not None]
-    if _mystery(node) or len(bottoms) < len(node.bottoms) or len(tops) < len(node.tops):
+    if not node.layer.counted or _mystery(node) or len(bottoms) < len(node.bottoms) or len(tops) < len(node.tops):
         return None
     return node.layer.costs(bottoms, tops)
 

@@ -124,6 +124,7 @@ class Layer:
     loss: ClassVar[bool] = False  # derives from LossLayer: automatic top, whose default loss weight is 1
     data: ClassVar[bool] = False  # makes its tops from a source outside the net
     in_caffe: ClassVar[bool] = True  # one of BVLC master's types
+    moves: ClassVar[bool] = False  # a type of a fork that computes nothing, so that a cost of 0 is its cost
 
     def __init__(self, proto: Any, phase: int = TEST, edition: Edition = MASTER) -> None:
         self.proto = proto
@@ -147,6 +148,23 @@ class Layer:
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
         """Operations of one forward pass. A layer that only moves data costs nothing."""
         return Costs()
+
+    @property
+    def counted(self) -> bool:
+        """Whether `costs` says what the layer does. A fork's type that never says is not taken to cost nothing."""
+        return self.in_caffe or self.moves or type(self).costs is not Layer.costs
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """Operations of one backward pass; `wanted` says of each bottom, then of each parameter, whether its gradient is.
+
+        The base answer: each wanted gradient of a bottom takes what forward takes, shared out evenly among the bottoms.
+        """
+        forward, bottom = self.costs(bottoms, tops), sum(wanted[: len(bottoms)])
+        return Costs(*(getattr(forward, f.name) * bottom // max(1, len(bottoms)) for f in fields(Costs)))
+
+    def workspace(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """Elements of the buffer into which Caffe's layer unrolls images; only convolutions have one."""
+        return 0
 
     def settings(self) -> str:
         """The settings that matter, in the short form of the summary table, such as `11x11/4 96 g2`."""

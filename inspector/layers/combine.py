@@ -69,6 +69,19 @@ class Eltwise(Layer):
             return Costs(compare=pairs * elements)
         return Costs(add=pairs, multiply=sum(c != 1 for c in self._coefficients(len(bottoms)))) * elements
 
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """For each wanted bottom and element. SUM: the coefficient where it is not 1; MAX: a comparison and a multiplication;
+        PROD: a product of the others and a multiplication, or a quotient and a multiplication."""
+        p, pairs = self.proto.eltwise_param, len(bottoms) - 1
+        if p.operation == SUM:
+            scaled = sum(c != 1 for c, want in zip(self._coefficients(len(bottoms)), wanted, strict=False) if want)
+            return Costs(multiply=scaled * count(tops[0]))
+        if p.operation == MAX:
+            each = Costs(compare=1, multiply=1)
+        else:
+            each = Costs(multiply=pairs) if p.stable_prod_grad else Costs(divide=1, multiply=1)
+        return each * (sum(wanted[: len(bottoms)]) * count(tops[0]))
+
     def settings(self) -> str:
         p = self.proto.eltwise_param
         return " ".join([("PROD", "SUM", "MAX")[p.operation], *(f"{c:g}" for c in p.coeff)])
@@ -276,6 +289,10 @@ class Split(Layer):
                 )
         return [bottoms[0]] * self.num_tops
 
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """The gradients of the tops are added up."""
+        return Costs(add=(len(tops) - 1) * count(bottoms[0]) * wanted[0])
+
     def forward(self, ctx: Context, *arrays: ndarray) -> Sequence[ndarray]:
         return [arrays[0]] * self.num_tops
 
@@ -383,6 +400,10 @@ class BatchReindex(Layer):
                 b=len(index),
             )
         return [self.check_blob((index[0], *x[1:]))]
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """Each item's gradient is added to that of the item it came from."""
+        return Costs(add=count(tops[0]) * wanted[0])
 
     def forward(self, ctx: Context, *arrays: ndarray) -> Sequence[ndarray]:
         x, index = arrays

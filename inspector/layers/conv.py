@@ -195,6 +195,23 @@ class Filtering(Sliding):
         weights = count(self._weight_shape(bottoms[0][axis], window)[1:])
         return Costs(mac=filtered * weights, bias=sum(map(count, tops)) if self.proto.convolution_param.bias_term else 0)
 
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """As many multiply-accumulates as forward for the inputs' gradient and as many for the filters'; one addition per output
+        for the biases'."""
+        forward = self.costs(bottoms, tops)
+        inputs, (weights, *biases) = wanted[: len(bottoms)], wanted[len(bottoms) :]
+        mac = forward.mac * sum(inputs) // len(bottoms) + forward.mac * weights
+        return Costs(mac=mac, bias=forward.bias if any(biases) else 0)
+
+    def workspace(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """One image unrolled: channels x kernel x places. Caffe does without where kernel and stride are 1 and pad is 0."""
+        axis, window = self.window(bottoms[0])
+        if {*window.kernel, *window.stride} == {1} and not any(window.pad):
+            return 0
+        weights = self._weight_shape(bottoms[0][axis], window)
+        places = (bottoms if self.transposed else tops)[0][axis + 1 :]
+        return count(weights[1:]) * abs(signed(self.proto.convolution_param.group)) * count(places)
+
     def settings(self) -> str:
         param = self.proto.convolution_param
         return f"{super().settings()} {param.num_output}" + (f" g{param.group}" if param.group != 1 else "")
@@ -299,6 +316,10 @@ class Im2col(Sliding):
         axis, window = self.window(shape)
         outs = self._slide(window, shape[axis + 1 :])
         return [self.check_blob((*shape[:axis], shape[axis] * count(window.kernel), *outs))]
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """Folding back adds every element of the top to its pixel."""
+        return Costs(add=count(tops[0]) * wanted[0])
 
     def forward(self, ctx: Context, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         (x,) = arrays

@@ -46,6 +46,11 @@ class InnerProduct(Layer):
         inputs = count(bottoms[0][self.axis(p.axis, bottoms[0]) :])
         return Costs(mac=count(tops[0]) * inputs, bias=count(tops[0]) if p.bias_term else 0)
 
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """As many multiply-accumulates as forward for the input's gradient and as many for the weights'; the bias's adds rows."""
+        forward = self.costs(bottoms, tops)
+        return Costs(mac=forward.mac * sum(wanted[:2]), bias=forward.bias if any(wanted[2:]) else 0)
+
     def settings(self) -> str:
         p = self.proto.inner_product_param
         flags = [described(("axis", p.axis, 1)), "transposed" if p.transpose else "", "" if p.bias_term else "no bias"]
@@ -111,6 +116,10 @@ class Embed(Layer):
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
         """Looking up is moving data; one bias addition per output."""
         return Costs(bias=count(tops[0]) if self.proto.embed_param.bias_term else 0)
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """Each output's gradient is added to a row of the weights', and to the bias's."""
+        return Costs(add=count(tops[0]) * wanted[1], bias=count(tops[0]) * any(wanted[2:]))
 
     def settings(self) -> str:
         p = self.proto.embed_param
@@ -233,6 +242,10 @@ class Scale(PerAxis):
         """One multiplication per element, and one bias addition where there is a bias."""
         return Costs(multiply=1, bias=int(self.proto.scale_param.bias_term)) * count(bottoms[0])
 
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """One multiplication per element for the bottom's gradient, one multiply-accumulate for the scale's; the bias adds."""
+        return Costs(multiply=int(wanted[0]), mac=int(wanted[1]), bias=int(any(wanted[2:]))) * count(bottoms[0])
+
     def settings(self) -> str:
         p = self.proto.scale_param
         return " ".join(filter(None, [described(("axis", p.axis, 1), ("num_axes", p.num_axes, 1)), "bias" if p.bias_term else ""]))
@@ -284,6 +297,10 @@ class Bias(PerAxis):
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
         """One bias addition per element."""
         return Costs(bias=count(bottoms[0]))
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """The bottom's gradient is the top's; the bias's adds it up."""
+        return Costs(bias=count(bottoms[0]) * wanted[1])
 
     def settings(self) -> str:
         p = self.proto.bias_param

@@ -173,8 +173,13 @@ class _ClassLoss(Loss):
         return shapes[: self.num_tops]
 
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
+        """Softmax over every element, and the logarithm of one of them per label."""
         n = count(bottoms[0])
         return Costs(compare=n, add=2 * n, exponential=n + count(bottoms[1]), divide=n)
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """Probability less 1 at the label, and a multiplication by the loss weight for every element."""
+        return Costs(add=count(bottoms[1]), multiply=count(bottoms[0])) * int(wanted[0])
 
 
 @register("SoftmaxWithLoss")
@@ -285,6 +290,16 @@ class InfogainLoss(_ClassLoss):
         values: Any = blob.double_data or blob.data
         return list(values)
 
+    def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
+        """Softmax, the logarithm of every probability, and its product with an entry of the matrix, summed."""
+        n = count(bottoms[0])
+        return Costs(compare=n, add=2 * n, exponential=2 * n, divide=n, mac=n)
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """Per element the row's sum times its probability, less its own entry, times the loss weight; the rows are summed once."""
+        n, classes = count(bottoms[0]), bottoms[0][self.axis(self.class_axis, bottoms[0])]
+        return Costs(multiply=2 * n, add=n + classes * classes) * int(wanted[0])
+
     def forward(self, ctx: Context, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         x, label = arrays[:2]
         outer, classes, inner = _split(x.shape, self.axis(self.class_axis, x.shape))
@@ -332,6 +347,10 @@ class SigmoidCrossEntropyLoss(Loss):
         n = count(bottoms[0])
         return Costs(exponential=2 * n, compare=n, multiply=n, add=4 * n)
 
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """A sigmoid, a subtraction and a multiplication for every element."""
+        return Costs(exponential=1, divide=1, add=2, multiply=1) * (count(bottoms[0]) * wanted[0])
+
     def forward(self, ctx: Context, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         x, target = arrays[0], arrays[1].reshape(arrays[0].shape)
         ignore = self.ignored()
@@ -373,6 +392,10 @@ class EuclideanLoss(Loss):
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
         return Costs(add=count(bottoms[0]), mac=count(bottoms[0]))
 
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """One multiplication per element and wanted bottom."""
+        return Costs(multiply=count(bottoms[0])) * sum(wanted[:2])
+
     def forward(self, ctx: Context, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         x, target = arrays
         diff = x - target.reshape(x.shape)
@@ -401,6 +424,11 @@ class HingeLoss(Loss):
         n = count(bottoms[0])
         squares = n if self.proto.hinge_loss_param.norm == L2 else 0
         return Costs(compare=n, add=2 * n - squares, multiply=bottoms[0][0], mac=squares)
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """The sign (L1) or nothing (L2), and one multiplication for every element."""
+        squared = self.proto.hinge_loss_param.norm == L2
+        return Costs(compare=int(not squared), multiply=1) * (count(bottoms[0]) * wanted[0])
 
     def forward(self, ctx: Context, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         x, label = arrays
@@ -434,6 +462,10 @@ class MultinomialLogisticLoss(Loss):
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
         items = bottoms[0][0]
         return Costs(exponential=items, compare=items, add=items)
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """One comparison and one division per item."""
+        return Costs(compare=1, divide=1) * (bottoms[0][0] * wanted[0])
 
     def forward(self, ctx: Context, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         x, label = arrays
@@ -499,6 +531,10 @@ class ContrastiveLoss(Loss):
         roots = 0 if self.proto.contrastive_loss_param.legacy_version else items
         return Costs(add=n + 2 * items, mac=n, compare=items, exponential=roots)
 
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """One multiplication per element and wanted bottom; a comparison and a subtraction per item."""
+        return Costs(multiply=count(bottoms[0]), compare=bottoms[0][0], add=bottoms[0][0]) * sum(wanted[:2])
+
     def forward(self, ctx: Context, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         first, second, label = arrays
         diff = first.reshape(len(first), -1) - second.reshape(len(first), -1)  # items, channels
@@ -563,6 +599,10 @@ class Accuracy(Layer):
 
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
         return Costs(compare=count(bottoms[0]))
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """It has no gradient."""
+        return Costs()
 
     def forward(self, ctx: Context, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         x, label = arrays

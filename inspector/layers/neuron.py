@@ -39,6 +39,14 @@ class Neuron(Layer):
         """Every element costs the same: what the formula needs, before any special case such as a scale of 1 is left out."""
         return self.per_element() * count(bottoms[0])
 
+    def slope_per_element(self) -> Costs:
+        """Operations of the gradient of one element; the base answer is one multiplication, with a factor that forward kept."""
+        return Costs(multiply=1)
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """What the formula of the derivative needs, from bottom and top as they lie there."""
+        return self.slope_per_element() * (count(bottoms[0]) * wanted[0])
+
     def forward(self, ctx: Context, *arrays: ndarray) -> Sequence[ndarray]:
         (x,) = arrays
         with np.errstate(all="ignore"):  # as in C++, the logarithm of 0 is -inf and that of -1 not a number
@@ -68,6 +76,10 @@ class ReLU(Neuron):
     def per_element(self) -> Costs:
         """One comparison; a multiplication where there is a negative slope."""
         return Costs(compare=1, multiply=int(self.proto.relu_param.negative_slope != 0))
+
+    def slope_per_element(self) -> Costs:
+        """One comparison and one multiplication."""
+        return Costs(compare=1, multiply=1)
 
     def settings(self) -> str:
         return described(("slope", self.proto.relu_param.negative_slope, 0))
@@ -110,6 +122,11 @@ class PReLU(Layer):
         """One comparison and one multiplication for every element."""
         return Costs(compare=1, multiply=1) * count(bottoms[0])
 
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """Per element a comparison and a multiplication for the bottom's gradient, with an accumulation for the slope's."""
+        bottom, slope = wanted[:2]
+        return Costs(compare=bottom + slope, multiply=int(bottom), mac=int(slope)) * count(bottoms[0])
+
     def settings(self) -> str:
         return "shared" if self.proto.prelu_param.channel_shared else ""
 
@@ -144,6 +161,10 @@ class ELU(Neuron):
         """Comparison, exponential, subtraction and multiplication, as Caffe computes both branches for every element."""
         return Costs(compare=1, exponential=1, add=1, multiply=1)
 
+    def slope_per_element(self) -> Costs:
+        """One comparison, one addition, one multiplication."""
+        return Costs(compare=1, add=1, multiply=1)
+
     def settings(self) -> str:
         return described(("alpha", self.proto.elu_param.alpha, 1))
 
@@ -167,6 +188,10 @@ class Sigmoid(Neuron):
         """As the formula says: one exponential, one addition, one division."""
         return Costs(exponential=1, add=1, divide=1)
 
+    def slope_per_element(self) -> Costs:
+        """dy * y * (1 - y)."""
+        return Costs(multiply=2, add=1)
+
     def function(self, x: ndarray) -> ndarray:
         return 0.5 * np.tanh(0.5 * x) + 0.5
 
@@ -186,6 +211,10 @@ class TanH(Neuron):
     def per_element(self) -> Costs:
         """One exponential-like function."""
         return Costs(exponential=1)
+
+    def slope_per_element(self) -> Costs:
+        """dy * (1 - y * y)."""
+        return Costs(multiply=2, add=1)
 
     def function(self, x: ndarray) -> ndarray:
         return np.tanh(x)
@@ -216,6 +245,10 @@ class AbsVal(Neuron):
         """One comparison with 0."""
         return Costs(compare=1)
 
+    def slope_per_element(self) -> Costs:
+        """The sign, and one multiplication."""
+        return Costs(compare=1, multiply=1)
+
     def function(self, x: ndarray) -> ndarray:
         return np.abs(x)
 
@@ -235,6 +268,10 @@ class BNLL(Neuron):
     def per_element(self) -> Costs:
         """The comparison that keeps it stable, two exponential-like functions, two additions."""
         return Costs(compare=1, exponential=2, add=2)
+
+    def slope_per_element(self) -> Costs:
+        """One comparison, one exponential, one addition, one multiplication, one division."""
+        return Costs(compare=1, exponential=1, add=1, multiply=1, divide=1)
 
     def function(self, x: ndarray) -> ndarray:
         return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
@@ -260,6 +297,10 @@ class Exp(Neuron):
     def per_element(self) -> Costs:
         """One exponential and two multiplications: the scale, and base ^ shift."""
         return Costs(exponential=1, multiply=2)
+
+    def slope_per_element(self) -> Costs:
+        """dy * y * (log(base) * scale)."""
+        return Costs(multiply=2)
 
     def settings(self) -> str:
         p = self.proto.exp_param
@@ -296,6 +337,10 @@ class Log(Neuron):
     def per_element(self) -> Costs:
         """One logarithm, two multiplications (scale and 1 / log(base)), one addition (shift)."""
         return Costs(exponential=1, multiply=2, add=1)
+
+    def slope_per_element(self) -> Costs:
+        """dy * rate / (shift + scale * x)."""
+        return Costs(multiply=2, add=1, divide=1)
 
     def settings(self) -> str:
         p = self.proto.log_param
@@ -338,6 +383,17 @@ class Power(Neuron):
             return Costs()
         return Costs(multiply=1, add=1, exponential=int(p.power != 1))
 
+    def slope_per_element(self) -> Costs:
+        """By the shortest of Caffe's ways: a constant, a straight line for squares, else the quotient of top and inner value."""
+        p = self.proto.power_param
+        if p.power * p.scale == 0:
+            return Costs()
+        if p.power == 1:
+            return Costs(multiply=1)
+        if p.power == 2:
+            return Costs(multiply=3, add=1)
+        return Costs(divide=1, multiply=2) if p.shift == 0 else Costs(divide=1, multiply=3, add=1)
+
     def settings(self) -> str:
         p = self.proto.power_param
         return described(("power", p.power, 1), ("scale", p.scale, 1), ("shift", p.shift, 0))
@@ -379,6 +435,10 @@ class Swish(Neuron):
         """A sigmoid (exponential, addition, division) and two multiplications."""
         return Costs(exponential=1, add=1, divide=1, multiply=2)
 
+    def slope_per_element(self) -> Costs:
+        """dy * (beta * y + sigmoid * (1 - beta * y)), the sigmoid being kept from forward."""
+        return Costs(multiply=3, add=2)
+
     def settings(self) -> str:
         return described(("beta", self.proto.swish_param.beta, 1))
 
@@ -413,6 +473,10 @@ class Clip(Neuron):
         """Two comparisons."""
         return Costs(compare=2)
 
+    def slope_per_element(self) -> Costs:
+        """Two comparisons and one multiplication."""
+        return Costs(compare=2, multiply=1)
+
     def settings(self) -> str:
         return f"{self.proto.clip_param.min:g}..{self.proto.clip_param.max:g}"
 
@@ -436,6 +500,10 @@ class Threshold(Neuron):
         """One comparison."""
         return Costs(compare=1)
 
+    def slope_per_element(self) -> Costs:
+        """It has no gradient."""
+        return Costs()
+
     def settings(self) -> str:
         return f"{self.proto.threshold_param.threshold:g}"
 
@@ -458,6 +526,10 @@ class Dropout(Layer):
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
         """In TRAIN one multiplication for every element (random numbers are not counted), in TEST nothing."""
         return Costs(multiply=count(bottoms[0]) if self.phase == TRAIN else 0)
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """In TRAIN one multiplication for every element."""
+        return Costs(multiply=count(bottoms[0]) if self.phase == TRAIN and wanted[0] else 0)
 
     def settings(self) -> str:
         return f"{self.proto.dropout_param.dropout_ratio:g}"

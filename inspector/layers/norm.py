@@ -69,6 +69,13 @@ class LRN(Layer):
             return Costs(add=elements * (size * size + 1), multiply=3 * elements, divide=elements, exponential=elements)
         return Costs(add=elements * size, multiply=3 * elements, exponential=elements)
 
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """Per element: the ratio (a product and a quotient), its sum over the neighbours, a power, three multiplications and the
+        final subtraction."""
+        size = self.proto.lrn_param.local_size
+        neighbours = size * size if self._within else size
+        return Costs(add=neighbours + 1, multiply=4, divide=1, exponential=1) * (count(tops[0]) * wanted[0])
+
     def settings(self) -> str:
         return f"{self.proto.lrn_param.local_size} {'within' if self._within else 'across'}"
 
@@ -148,6 +155,11 @@ class BatchNorm(Layer):
             return Costs(add=elements, divide=elements, multiply=2 * channels, exponential=channels)
         return Costs(add=3 * elements, multiply=elements, divide=elements, exponential=channels)
 
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """Per element a division; by batch statistics also the two sums (one of products), two subtractions and a product."""
+        each = Costs(divide=1) if self.stored else Costs(mac=1, add=3, multiply=1, divide=1)
+        return each * (count(bottoms[0]) * wanted[0])
+
     def settings(self) -> str:
         return "global" if self.stored else "batch"
 
@@ -200,6 +212,11 @@ class MVN(Layer):
         if not param.normalize_variance:
             return Costs(add=2 * elements)
         return Costs(add=3 * elements + means, multiply=elements, divide=elements, exponential=means)
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """Per element the sum and a subtraction; with the variance also a sum of products, a product, a subtraction, a division."""
+        each = Costs(mac=1, add=3, multiply=1, divide=1) if self.proto.mvn_param.normalize_variance else Costs(add=2)
+        return each * (count(tops[0]) * wanted[0])
 
     def settings(self) -> str:
         param = self.proto.mvn_param

@@ -131,6 +131,18 @@ class Pooling(Layer):
             return Costs(add=2 * seen, compare=seen, multiply=windows)
         return Costs(add=2 * seen, multiply=seen, divide=windows)
 
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """MAX, and STOCHASTIC when training, add each gradient at one place; AVE divides it and adds it over its window; STOCHASTIC
+        in TEST weighs it over its window."""
+        windows = count(tops[0]) * wanted[0]
+        seen = windows * count(self.window(bottoms[0]).kernel)
+        method = self.proto.pooling_param.pool
+        if method == AVE:
+            return Costs(divide=windows, add=seen)
+        if method == STOCHASTIC and self.phase != TRAIN:
+            return Costs(divide=windows, mac=seen)
+        return Costs(add=windows)
+
     def settings(self) -> str:
         param = self.proto.pooling_param
         method = METHODS[param.pool]
@@ -217,6 +229,11 @@ class SPP(Layer):
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
         """Those of the inner Pooling layers."""
         return sum((inner.costs(bottoms, inner.shapes(bottoms[0])) for inner in self._levels(bottoms[0])), Costs())
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """Those of the inner Pooling layers."""
+        levels = ((inner, inner.shapes(bottoms[0])) for inner in self._levels(bottoms[0]))
+        return sum((inner.backward_costs(bottoms, made, wanted) for inner, made in levels), Costs())
 
     def settings(self) -> str:
         param = self.proto.spp_param

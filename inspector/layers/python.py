@@ -112,6 +112,11 @@ class Python(Layer):
     tops = (0, None)
     allow_python: bool = False  # set on the instance by whoever trusts the prototxt
 
+    @property
+    def counted(self) -> bool:
+        """Never: what it does is the user's own."""
+        return False
+
     def __init__(self, proto: Any, phase: int = TEST, edition: Edition = MASTER) -> None:
         super().__init__(proto, phase, edition)
         self.instance: Any = None

@@ -8,6 +8,7 @@ the states before the first timestep, each (1, N, num_output).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from caffe_proto import caffe_pb2
@@ -134,6 +135,15 @@ class Recurrent(Layer):
         return Costs(mac=mac, bias=items * rows, add=add, multiply=items * self.param.num_output)  # what cont multiplies
 
     # ---- arrays
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """Each product of forward once for the gradient of its input and once for that of its weights; the elementwise operations
+        of the units as often as in forward. The states' gradients are always computed, as Caffe does."""
+        forward = self.costs(bottoms, tops)
+        items, rows = bottoms[0][0] * bottoms[0][1], self.gates * self.param.num_output
+        once = forward.mac - items * rows * count(bottoms[0][2:])  # all but the product with x, whose gradient may not be wanted
+        mac = forward.mac + once + (forward.mac - once) * wanted[0]
+        return replace(forward, mac=mac)
 
     def share(self, ctx: Context, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """What x and the static input add to every timestep: (T, N, gates * H)."""

@@ -233,6 +233,10 @@ class Tile(Layer):
             self.refuse("tile-positive", f"tiles {p.tiles} is not positive", remedy="set a number above 0", a=p.tiles, b=0)
         return [self.check_blob((*x[:axis], x[axis] * p.tiles, *x[axis + 1 :]))]
 
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """The gradients of the copies are added up."""
+        return Costs(add=(count(tops[0]) - count(bottoms[0])) * wanted[0])
+
     def settings(self) -> str:
         return f"axis {self.proto.tile_param.axis} x{self.proto.tile_param.tiles}"
 
@@ -267,6 +271,11 @@ class Reduction(Layer):
         each = {ASUM: Costs(add=1, compare=1), SUMSQ: Costs(mac=1)}.get(p.operation, Costs(add=1))
         scaled = p.operation == MEAN or p.coeff != 1
         return each * count(bottoms[0]) + Costs(multiply=count(tops[0]) if scaled else 0)
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """One multiplication per sum for `coeff`, and for ASUM and SUMSQ one per element (ASUM: with a comparison)."""
+        each = {ASUM: Costs(multiply=1, compare=1), SUMSQ: Costs(multiply=1)}.get(self.proto.reduction_param.operation, Costs())
+        return (each * count(bottoms[0]) + Costs(multiply=count(tops[0]))) * wanted[0]
 
     def settings(self) -> str:
         p = self.proto.reduction_param
@@ -336,6 +345,10 @@ class ArgMax(Layer):
         """One comparison per element, as finding one maximum takes; the k-fold search is not counted more."""
         return Costs(compare=count(bottoms[0]))
 
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """It has no gradient."""
+        return Costs()
+
     def settings(self) -> str:
         p = self.proto.argmax_param
         parts = [described(("top", p.top_k, 1)), f"axis {p.axis}" if p.HasField("axis") else "", "values" if p.out_max_val else ""]
@@ -403,6 +416,10 @@ class Softmax(Layer):
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
         """Per element: a comparison (maximum), a subtraction, an exponential, an addition (sum) and a division."""
         return Costs(compare=1, add=2, exponential=1, divide=1) * count(bottoms[0])
+
+    def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:
+        """Per element: its part of a dot product, a subtraction and a multiplication."""
+        return Costs(mac=1, add=1, multiply=1) * (count(bottoms[0]) * wanted[0])
 
     def settings(self) -> str:
         return described(("axis", self.proto.softmax_param.axis, 1))
