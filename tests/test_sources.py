@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from google.protobuf import text_format
 
 from caffe_proto import caffe_pb2
+from cli.main import main
 from inspector.errors import InspectorError, UnreadableError
 from inspector.layers.base import TEST, TRAIN
 from inspector.sources import look, open_source
@@ -581,3 +584,143 @@ def test_memory_data_goes_round() -> None:
         source.next()
     with pytest.raises(InspectorError, match="takes no arrays"):
         open_source(hdf5_layer(), TEST, Path(__file__).parent, arrays=[data])
+
+
+# ---- making databases
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_a_database_of_a_list_holds_its_pixels(pictures: Path) -> None:
+    target = pictures / "made.lmdb"
+    result = run("data", "make-db", pictures / "list.txt", target, "--root", pictures / "in", "--format", "json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["shapes"] == [{"shape": [3, HEIGHT, WIDTH], "images": 6}]
+    with ours.Reader(target) as reader:
+        assert [key for key, _ in reader][:3] == [b"00000000_a.png", b"00000001_b.png", b"00000002_c d e.png"]
+    files = open_source(image_layer("list.txt", 6, 'root_folder: "in/"'), TEST, pictures)
+    with files, open_source(data_layer(target, 6), TEST) as made:
+        assert all(map(np.array_equal, made.next(), files.next()))
+
+
+@pytest.mark.parametrize(
+    "how", ["--gray", "--encoded", "--encode-type=bmp", "--encode-type=png --gray", "--resize=5x6", "--resize=5 --encoded"]
+)
+def test_ways_to_store_an_image(tmp_path: Path, how: str) -> None:
+    image = picture_of(4).transpose(1, 2, 0)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "x.png").write_bytes(png(image))
+    target = tmp_path / "made"
+    assert run("data", "make-db", tmp_path / "one", target, *how.split()).exit_code == 0
+    with ours.Reader(target) as reader:
+        [(key, value)] = reader
+    record = caffe_pb2.Datum.FromString(value)
+    wanted = picture.decode(png(image), "--gray" not in how)
+    if "resize" in how:
+        wanted = slow_resize(wanted, 5, 6 if "5x6" in how else 5)
+    if how == "--encoded":
+        assert record.data == png(image)  # the file itself
+    if "encode" in how:
+        assert record.encoded and np.array_equal(picture.decode(record.data, None), wanted)
+    else:
+        assert not record.encoded and record.data == wanted.transpose(2, 0, 1).tobytes()
+        assert (record.channels, record.height, record.width) == (wanted.shape[2], *wanted.shape[:2])
+    assert key == b"00000000_x.png" and record.label == 0
+
+
+def test_folders_are_classes_and_broken_images_are_left_out(tmp_path: Path) -> None:
+    for i, name in enumerate(["cats/deep/1.png", "cats/2.png", "ants/3.PNG", "dogs/4.png"]):
+        path = tmp_path / "all" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(picture_of(i).transpose(1, 2, 0)) if i != 1 else b"no image")
+    (tmp_path / "all" / "empty").mkdir()
+    (tmp_path / "all" / "notes.txt").write_text("not an image")
+    result = run("data", "make-db", tmp_path / "all", tmp_path / "made", "--format", "json")
+    assert result.exit_code == 1  # something was left out
+    made = json.loads(result.stdout)
+    assert made["classes"] == ["ants", "cats", "dogs"] and made["records"] == 3
+    assert [item["image"] for item in made["skipped"]] == ["cats/2.png"] and "2.png" in result.stderr
+    shown = json.loads(run("data", "show", tmp_path / "made", "--format", "json", "--save-image", tmp_path / "drawn").stdout)
+    assert [(item["key"], item["label"]) for item in shown] == [
+        ("00000000_ants/3.PNG", 0),
+        ("00000002_cats/deep/1.png", 1),
+        ("00000003_dogs/4.png", 2),
+    ]
+    assert np.array_equal(picture.decode(tmp_path / "drawn" / "000002_label2.png"), picture_of(3).transpose(1, 2, 0)[:, :, ::-1])
+
+
+def test_shuffling_is_seeded(pictures: Path) -> None:
+    def order(name: str, *how: str) -> list[float]:
+        assert run("data", "make-db", pictures / "list.txt", pictures / name, "--root", pictures / "in", *how).exit_code == 0
+        with open_source(data_layer(pictures / name, 6), TEST) as source:
+            return source.next()[1].tolist()
+
+    assert order("a", "--shuffle", "--seed", "1") == order("b", "--shuffle", "--seed", "1") != order("c")
+
+
+def test_what_no_database_is_made_of(tmp_path: Path) -> None:
+    image = png(picture_of(0).transpose(1, 2, 0))
+    (tmp_path / "both" / "class").mkdir(parents=True)
+    (tmp_path / "both" / "loose.png").write_bytes(image)
+    (tmp_path / "both" / "class" / "x.png").write_bytes(image)
+    (tmp_path / "sizes").mkdir()
+    (tmp_path / "sizes" / "1.png").write_bytes(image)
+    (tmp_path / "sizes" / "2.png").write_bytes(png(picture_of(0, 4, 5).transpose(1, 2, 0)))
+    (tmp_path / "none").mkdir()
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "gone.txt").write_text("gone.png 1\n")
+    for source, how, words in (
+        ("both", [], "both images"),
+        ("sizes", ["--check-size"], "'2.png' is 3 x 4 x 5"),
+        ("sizes", ["--encode-type", "tiff"], "no encoding"),
+        ("none", [], "holds no images"),
+        ("empty.txt", [], "lists nothing"),
+        ("gone.txt", [], "none of 1 images"),
+        ("nowhere", [], "nowhere"),
+    ):
+        result = run("data", "make-db", tmp_path / source, tmp_path / "made", *how)
+        assert result.exit_code == 2 and words in result.stderr, source
+        assert not (tmp_path / "made").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_the_mean_is_what_a_mean_file_holds(database: Path, tmp_path: Path) -> None:
+    result = run("data", "mean", database, tmp_path / "mean.binaryproto", "--format", "json")
+    wanted = np.mean([picture_of(i) for i in range(5)], axis=0)
+    told = json.loads(result.stdout)
+    assert told["records"] == 5 and told["shape"] == [3, HEIGHT, WIDTH]
+    assert np.allclose(told["channels"], wanted.mean((1, 2)))
+    with open_source(data_layer(database, 5, f'mean_file: "{tmp_path / "mean.binaryproto"}"'), TEST) as source:
+        batch = source.next()[0]
+    assert np.allclose(batch.sum(0), 0, atol=1e-3)
+    assert np.allclose(batch[3], picture_of(3) - wanted, atol=1e-4)
+
+
+def test_no_mean_of_different_sizes(tmp_path: Path) -> None:
+    write_lmdb(tmp_path / "mixed", {b"0": datum(picture_of(1)), b"one": datum(picture_of(2, 4, 11))})
+    result = run("data", "mean", tmp_path / "mixed", tmp_path / "mean")
+    assert result.exit_code == 2 and "record 'one' is 3 x 4 x 11" in result.stderr
+    assert not (tmp_path / "mean").exists()
+
+
+def test_show_lists_every_kind_of_source(pictures: Path) -> None:
+    write_hdf5(pictures, a=rows(0, 4))
+    assert json.loads(run("data", "show", pictures / "a.h5", "--format", "json").stdout) == [
+        {"dataset": "x", "shape": [4, 2, 4], "type": "float64"},
+        {"dataset": "y", "shape": [4], "type": "int64"},
+    ]
+    result = run("data", "show", pictures / "in", "--limit", "2", "--format", "csv")
+    assert result.stdout.splitlines() == ["key,shape,kind,label", "a.png,3x9x7,png,0", "b.png,3x9x7,png,0"]
+    assert "2 of 6 records" in result.stderr
+    assert run("data", "show", pictures / "nowhere").exit_code == 2
+
+
+def test_floats_and_any_number_of_channels_are_drawn(tmp_path: Path) -> None:
+    from inspector.sources.making import drawn
+
+    assert drawn(picture_of(0, channels=4)).shape == (HEIGHT, WIDTH, 3)
+    assert drawn(picture_of(0, channels=2)).shape == (HEIGHT, WIDTH, 1)
+    values = np.linspace(-3, 5, HEIGHT * WIDTH, dtype=np.float32).reshape(1, HEIGHT, WIDTH)
+    assert (drawn(values).min(), drawn(values).max()) == (0, 255)
+    assert drawn(np.full((1, 2, 3), 77.2, np.float32)).tolist() == [[[77]] * 3] * 2

@@ -66,23 +66,23 @@ class Data(Source):
         return int(self.proto.data_param.batch_size)
 
     def first(self) -> list[Shape]:
-        with self.blame(self.proto.data_param.source, self.path), closing(self._records()) as records:
-            image = datum.shape(next(records), self.color)
-        return [(self.batch_size, *self.transform.shape(image)), (self.batch_size,)][: len(self.proto.top)]
+        with self.blame(self.proto.data_param.source, self.path), closing(self._images()) as images:
+            _, _, image = next(images)
+        return [(self.batch_size, *self.transform.shape(image.shape)), (self.batch_size,)][: len(self.proto.top)]
 
     def batches(self) -> Iterator[Batch]:
         with self.blame(self.proto.data_param.source, self.path):
-            images = ((self.transform(datum.array(record, self.color)), record.label) for record in self._records())
+            images = ((self.transform(image), item.label) for _, item, image in self._images())
             while True:
                 yield filled(images, self.batch_size)[: len(self.proto.top)]
 
-    def _records(self) -> Generator[Any]:
-        """Datums without end."""
+    def _images(self) -> Generator[tuple[str, Any, np.ndarray], None, None]:
+        """Records without end."""
         while True:
-            key = None
-            for key, value in self.database:  # noqa: B007  # whether there was any is asked below
-                yield datum.parse(value)
-            if key is None:
+            record = None
+            for record in datum.decoded(self.database, self.color):
+                yield record
+            if record is None:
                 raise UnreadableError("the database holds no records", code="empty-source")
 
     def close(self) -> None:

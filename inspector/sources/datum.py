@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from caffe_proto import caffe_pb2
 
-from ..errors import InspectorError
+from ..errors import InspectorError, MissingExtra, UnreadableError
 from ..lazy import np
 from . import picture
 
@@ -18,15 +19,21 @@ def parse(record: bytes) -> Any:
     try:
         return caffe_pb2.Datum.FromString(record)
     except DecodeError:
-        raise InspectorError(f"a record of {len(record)} bytes is no Datum", code="broken-record") from None
+        raise InspectorError(f"{len(record)} bytes are no Datum", code="broken-record") from None
 
 
-def shape(datum: Any, color: bool | None = None) -> tuple[int, int, int]:
-    """Channels, height and width; an encoded image is decoded for it."""
-    if datum.encoded:
-        return array(datum, color).shape
-    _check(datum)
-    return (datum.channels, datum.height, datum.width)
+def decoded(records: Iterable[tuple[bytes, bytes]], color: bool | None = None) -> Iterator[tuple[str, Any, np.ndarray]]:
+    """Key, Datum and image of each record of a database. Raises InspectorError, naming the record."""
+    for key, value in records:
+        name = key.decode("utf-8", "backslashreplace")
+        try:
+            item = parse(value)
+            image = array(item, color)
+        except MissingExtra:
+            raise
+        except InspectorError as error:
+            raise UnreadableError(f"record '{name}': {error.finding.message}", code=error.code) from None
+        yield name, item, image
 
 
 def array(datum: Any, color: bool | None = None) -> np.ndarray:
@@ -36,7 +43,7 @@ def array(datum: Any, color: bool | None = None) -> np.ndarray:
     Raises InspectorError if the sizes do not fit together, UnreadableError if the image cannot be decoded.
     """
     if datum.encoded:
-        return picture.decode(datum.data, color, "the image of a record").transpose(2, 0, 1)
+        return picture.decode(datum.data, color, "its image").transpose(2, 0, 1)
     _check(datum)
     values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
     return values.reshape(datum.channels, datum.height, datum.width)
@@ -47,7 +54,7 @@ def _check(datum: Any) -> None:
     have = len(datum.data) or len(datum.float_data)
     if min(sizes) < 1 or have != sizes[0] * sizes[1] * sizes[2]:
         text = " x ".join(map(str, sizes))
-        raise InspectorError(f"a record says {text} and holds {have} values", code="broken-record")
+        raise InspectorError(f"it says {text} and holds {have} values", code="broken-record")
 
 
 def from_image(image: np.ndarray, label: int) -> Any:

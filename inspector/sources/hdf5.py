@@ -18,6 +18,7 @@ from ..caffemodel import _hdf5_errors as hdf5_errors
 from ..caffemodel import _replacing_hdf5 as replacing_hdf5
 from ..errors import InspectorError, UnreadableError
 from ..files import read_bytes
+from ..foreign import HDF5_SIGNATURE
 from ..layers import Shape, shape_text
 from ..lazy import np
 from .base import Source
@@ -155,3 +156,28 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Rows]:
     """
     with replacing_hdf5(path) as file:
         yield Rows(file)
+
+
+# ---- looking
+
+
+def looks_like(path: Path) -> bool:
+    """Whether a file is HDF5."""
+    try:
+        with path.open("rb") as file:
+            return path.is_file() and file.read(8) == HDF5_SIGNATURE
+    except OSError:
+        return False
+
+
+def contents(path: Path) -> list[tuple[str, Shape, str]]:
+    """Name, shape and type of every data set of a file, in its groups too. Raises UnreadableError; MissingExtra without h5py."""
+    found: list[tuple[str, Shape, str]] = []
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py_module().Dataset):
+            found.append((name, tuple(item.shape or ()), str(item.dtype)))
+
+    with hdf5_errors(path), h5py_module().File(path, "r") as file:
+        file.visititems(note)
+    return found
