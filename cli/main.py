@@ -23,6 +23,7 @@ from . import show
 COMMANDS = {
     "summary": ("cli.summary:summary", "Show the layers of a net, with shapes, parameters, operations and memory."),
     "models": ("cli.models:models", "List the nets that ship."),
+    "data": ("cli.data:data", "Make databases out of images, look into data sources, compute mean images."),
     "upgrade": ("cli.upgrade:upgrade", "Write a net or solver of any generation in today's form."),
     "doctor": ("cli.doctor:doctor", "Tell what alexinspect runs on, and what is missing or in its way."),
     "completion": ("cli.completion:completion", "Print the script that completes commands, options and models in a shell."),
