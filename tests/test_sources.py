@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import random
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from google.protobuf import text_format
 
 from caffe_proto import caffe_pb2
 from cli.main import main
-from inspector.errors import InspectorError, UnreadableError
+from inspector.errors import InspectorError, MissingExtra, UnreadableError
 from inspector.layers.base import TEST, TRAIN
 from inspector.sources import look, open_source
 
@@ -724,3 +726,29 @@ def test_floats_and_any_number_of_channels_are_drawn(tmp_path: Path) -> None:
     values = np.linspace(-3, 5, HEIGHT * WIDTH, dtype=np.float32).reshape(1, HEIGHT, WIDTH)
     assert (drawn(values).min(), drawn(values).max()) == (0, 255)
     assert drawn(np.full((1, 2, 3), 77.2, np.float32)).tolist() == [[[77]] * 3] * 2
+
+
+# ---- libraries that are not there
+
+
+@pytest.mark.parametrize(
+    ("missing", "extra", "use"),
+    [
+        ("PIL", "images", lambda folder: picture.decode(b"")),
+        ("lmdb", "data", lambda folder: ours.Writer(folder)),
+        ("plyvel", "data", lambda folder: leveldb.Reader(folder)),
+        ("h5py", "hdf5", lambda folder: hdf5.writing(folder / "x.h5").__enter__()),
+    ],
+)
+def test_a_missing_library_is_an_error_that_names_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, extra: str, use: Callable[[Path], object]
+) -> None:
+    for name in (missing, f"{missing}.Image", f"{missing}_next"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtra, match=rf"alexinspect\[{extra}\]"):
+        use(tmp_path)
+
+
+def test_reading_an_lmdb_needs_no_library(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    assert look(data_layer(database), TEST).shapes == {"d": (2, 3, HEIGHT, WIDTH), "l": (2,)}
