@@ -18,15 +18,17 @@ from .build import build
 from .draft import Draft
 from .editions import MASTER, Edition
 from .errors import Finding, InspectorError, Refusal
-from .graph import Blob, Node, Param
+from .graph import Blob, Graph, Node, Param
 from .layers import Shape
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from .feed import Feed
     from .run import Executor
+    from .sources import Look
     from .summary import Summary
-    from .weights import Weights
+    from .weights import Matching, Weights
 
 PHASES = {"TRAIN": 0, "TEST": 1}
 
@@ -132,9 +134,40 @@ class Net:
             level, stages = level or state.level, [*state.stage, *stages]
         proto = phases.set_state(draft.proto, _phase(phase), level, stages, edition)
         self.draft = draft.then(proto, draft.origins, [])
-        self.graph = build(self.draft, self.given, edition, allow_python=allow_python)
+        self._looks: dict[bytes, Look] = {}
+        self.graph = self._build(self.given)
         self._weights: Weights | None = None
         self._executor: Executor | None = None
+
+    def _build(self, given: Mapping[str, Shape]) -> Graph:
+        def seen(node: Node) -> Mapping[str, Shape]:
+            look = self.look(node)
+            if look.error is not None:
+                raise look.error
+            return look.shapes
+
+        return build(self.draft, given, self.edition, allow_python=self.allow_python, look=seen)
+
+    def look(self, node: Node) -> Look:
+        """What a data layer's source holds, from its first record: shapes of the tops, Caffe's log lines, or what is wrong with it.
+
+        Nothing where the source is not there. It is opened once, also if the net is built again.
+        """
+        from .sources import Look, look
+
+        paths = node.layer.sources() if node.layer.data else []
+        if not paths or not all(map(self._find, paths)):
+            return Look()
+        key = node.layer.proto.SerializeToString()  # names may repeat
+        if key not in self._looks:
+            self._looks[key] = look(node.layer.proto, node.layer.phase, self.opened.folder)
+        return self._looks[key]
+
+    def _find(self, source: str) -> Path | None:
+        """Where a path of the prototxt leads, if anywhere: from the current folder, as Caffe has it, else from the net's."""
+        from .sources.base import resolve
+
+        return resolve(source, self.opened.folder)
 
     # ---- structure
 
@@ -209,9 +242,9 @@ class Net:
         ]
 
     def _missing_sources(self) -> Iterator[Finding]:
-        for node in self.graph.nodes:
+        for node in self.graph.all_nodes:
             for source in node.layer.sources() if node.layer.data else ():
-                if not any((folder / source).exists() for folder in (Path(), self.opened.folder)):
+                if self._find(source) is None:
                     where = self.graph.locate(node.origin) if node.origin else None
                     shape = node.tops[0].shape if node.tops else None
                     sizes = "x".join(map(str, shape)) if shape else "64x3x227x227 (batch x channels x height x width)"
@@ -239,14 +272,16 @@ class Net:
             self._weights = Weights(self.graph)
         return self._weights
 
-    def load_weights(self, path: str | os.PathLike[str]) -> None:
+    def load_weights(self, path: str | os.PathLike[str]) -> Matching:
         """Take parameters from a caffemodel by layer name (Net::CopyTrainedLayersFrom); what it lacks stays as it is.
+
+        Says what was taken, what was ignored, and which layers got nothing.
 
         Raises InspectorError listing every mismatch; then nothing is taken.
         """
         from .caffemodel import open_weights
 
-        self.weights.load(open_weights(path))
+        return self.weights.load(open_weights(path))
 
     @property
     def executor(self) -> Executor:
@@ -262,10 +297,23 @@ class Net:
         self.weights.seed(value)
         self.executor.seed(value)
 
+    def open_sources(self, seed: int = 0) -> Feed:
+        """The sources of the data layers, opened, for nets that bring their own data::
+
+            with net.open_sources() as feed:
+                answers = net.forward(**feed.next())
+
+        `seed` is for what is random: shuffling, and in TRAIN crops and mirrors. Raises InspectorError for a source that is missing
+        or broken.
+        """
+        from .feed import Feed
+
+        return Feed(self, seed)
+
     def reshape(self, **inputs: Shape) -> None:
         """Run the same net, with the same parameters, on other input shapes."""
         given = {**self.given, **{name: tuple(int(size) for size in shape) for name, shape in inputs.items()}}
-        graph = build(self.draft, given, self.edition, allow_python=self.allow_python)
+        graph = self._build(given)
         if graph.error is not None:
             raise graph.error
         if self._weights is not None:

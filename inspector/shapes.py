@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from . import fillers
-from .errors import Finding, Refusal
+from .errors import Finding, InspectorError, Refusal
 from .graph import PARAMS, SETUP, Graph, Node, Param
 from .layers import Shape, Unknown, count, shape_text
 from .layers.base import ParamShape
 
+# What a data layer's source says of its tops, by name; nothing where there is no source. Raises InspectorError for a broken one.
+Look = Callable[[Node], Mapping[str, Shape]]
 
-def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Graph:
+
+def infer(graph: Graph, given: Mapping[str, Shape] | None = None, look: Look | None = None) -> Graph:
     """Fill in every shape, parameter and loss weight, then cut the graph where Caffe would stop.
 
     `given` names shapes of blobs that the prototxt alone does not settle: tops of data layers (some or all of them), of Input
-    layers, and of layers of unknown type. After a refusal the layer's tops are unknown, and inference goes on with what does not
-    depend on them.
+    layers, and of layers of unknown type. What it does not name of a data layer, `look` may know. After a refusal the layer's tops
+    are unknown, and inference goes on with what does not depend on them.
     """
     given = dict(given or {})
     shared: dict[str, Param] = {}
     for node in graph.nodes:
         try:
-            _set_up(graph, node, given)
+            _set_up(graph, node, _seen(graph, node, given, look) if look and node.layer.data else given)
         except Refusal as refusal:
             graph.refuse(refusal, node, SETUP)
             continue
@@ -35,6 +39,21 @@ def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Graph:
     for name in given.keys() - {blob.name for node in graph.nodes for blob in node.tops}:
         graph.notes.append(Finding("given-unknown-blob", f"a shape is given for '{name}', which is no blob of this net", "warning"))
     return graph
+
+
+def _seen(graph: Graph, node: Node, given: Mapping[str, Shape], look: Look) -> Mapping[str, Shape]:
+    """What is given, with what the layer's source says of the rest; a batch of another size than its own changes that too."""
+    names = {blob.name for blob in node.tops}
+    if names <= given.keys():
+        return given
+    try:
+        seen = look(node)
+    except InspectorError as error:
+        where = graph.locate(node.origin) if node.origin else None
+        graph.notes.append(replace(error.finding, severity="warning", where=error.finding.where or where))
+        return given
+    batch = next((shape[:1] for name, shape in given.items() if name in names and shape), None)
+    return {**{name: shape if batch is None else (*batch, *shape[1:]) for name, shape in seen.items()}, **given}
 
 
 def _set_up(graph: Graph, node: Node, given: Mapping[str, Shape]) -> None:

@@ -59,7 +59,16 @@ RANKS = (
     ),
     ("inspector.plan", "inspector.preprocess", "inspector.weights"),
     ("inspector.run",),
+    ("inspector.feed",),  # asks a net for its sources
     ("inspector.net",),
+    (  # what the commands do with a net: nets and files in, plain data out
+        "inspector.batches",
+        "inspector.classify",
+        "inspector.features",
+        "inspector.recipe",
+        "inspector.testing",
+        "inspector.timing",
+    ),
     ("inspector",),
     ("cli", "cli.*"),
     ("inspector.__main__",),
