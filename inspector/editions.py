@@ -26,6 +26,7 @@ class Edition:
     upgrades: tuple[str, ...] = ("v0", "transform", "v1")  # that it had; it built from the last one's result
     propagate_down: str = "decides"  # a stated propagate_down "decides" on a bottom's need, or (rc3) only "narrows" it
     learns: str = "nonzero"  # a parameter learns if its lr_mult is "nonzero", or (up to rc2) if it is "positive"
+    losses_by_num: bool = False  # up to rc3 losses compare batches by `num`, which only blobs of up to four axes have
     retired_types: tuple[str, ...] = ()  # layer types that it had and master has not
     unchecked: tuple[str, ...] = ()  # codes of refusals that a later version introduced
 

@@ -65,14 +65,18 @@ class Log:
         *,
         file: str = "",
         debug: bool = False,
-        folder: FilePath = FilePath(),  # noqa: B008  # the current one, and never changed
+        folder: FilePath = FilePath(),  # the current one, and never changed
+        rows: Mapping[str, int] | None = None,
         unparsed: InspectorError | None = None,
+        lenient: bool = False,
     ) -> None:
         self.graph = graph
         self.dialect = dialect
         self.file = file
         self.debug = debug
         self.folder = folder  # of the model: where sources are looked for, beside the current one
+        self.rows = rows or {}  # lines of list files that are not at hand, by the path in the prototxt
+        self.lenient = lenient  # goes on where a fork would: after layers of unknown type
         self.unparsed = unparsed  # where Caffe's parser gave up
         self.refused = False
         self.notes: list[Finding] = []  # lines that nobody can know without the data
@@ -118,7 +122,7 @@ class Log:
 
     def _construction(self) -> Iterator[Line]:
         yield from self._before_layers()
-        first = self.graph.stops[0] if self.graph.stops else None
+        first = next((stop for stop in self.graph.stops if stop.cuts or not self.lenient), None)
         yield from self._inputs()
         running = memory.of_inputs(self.graph)
         for node in self._nodes(first):
@@ -153,7 +157,10 @@ class Log:
             yield from self.say("init", net=dump.text(self.graph.proto))
 
     def _event(self, event: Event) -> Iterator[Line]:
-        yield from self.say(event.kind, file=self.file, **event.values)
+        kind = event.kind
+        if kind == "v0-unknown-parameter":  # each field has its own statement
+            kind = f"v0-unknown-{event.values['field']}"
+        yield from self.say(kind, file=self.file, **event.values)
 
     def _inputs(self) -> Iterator[Line]:
         for i, blob in enumerate(self.graph.net_inputs):
@@ -316,6 +323,8 @@ class Log:
 
     def _rows(self, source: str) -> int | None:
         """Lines of a list file, where it can be read."""
+        if source in self.rows:
+            return self.rows[source]
         for folder in (FilePath(), self.folder):
             try:
                 return len(read_bytes(folder / source).splitlines())
@@ -339,13 +348,17 @@ OWN_WORDS: dict[str, Callable[[Log, Node], Iterator[Line]]] = {
 }
 
 
-def of(net: Net, dialect: Dialect, *, file: str = "", debug: bool = False) -> Log:
+def of(
+    net: Net, dialect: Dialect, *, file: str = "", debug: bool = False, rows: Mapping[str, int] | None = None, lenient: bool = False
+) -> Log:
     """The log of a net as one Caffe version would have built it: a net made with `edition=dialect.edition`.
 
-    `file` is the path that Caffe was given, which the upgrade lines repeat.
+    `file` is the path that Caffe was given, which the upgrade lines repeat; `rows` how many lines those list files have
+    that are not at hand. A `lenient` log goes on where BVLC's parser stops at fields that it does not know, as the fork does for
+    which the net was written.
     """
-    unparsed = opening.parse_refusal(net.opened.findings)
-    return Log(net.graph, dialect, file=file, debug=debug, folder=net.opened.folder, unparsed=unparsed)
+    unparsed = None if lenient else opening.parse_refusal(net.opened.findings)
+    return Log(net.graph, dialect, file=file, debug=debug, folder=net.opened.folder, rows=rows, unparsed=unparsed, lenient=lenient)
 
 
 def unparsed(error: InspectorError, dialect: Dialect, file: str) -> Iterator[Line]:

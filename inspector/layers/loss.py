@@ -49,7 +49,10 @@ class Loss(Layer):
 
     def check_batch(self, data: Shape, label: Shape, *_more: Shape) -> None:
         """Both bottoms must have the same first axis (LossLayer::Reshape)."""
-        a, b = data[self.axis(0, data)], label[self.axis(0, label)]
+        if self.edition.losses_by_num:
+            a, b = self.legacy(data, 0), self.legacy(label, 0)
+        else:
+            a, b = data[self.axis(0, data)], label[self.axis(0, label)]
         if a != b:
             self.refuse(
                 "loss-batch",
