@@ -6,7 +6,11 @@ Sources: the BVLC history between v0.99 (March 2014) and master (2020).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+Arity = int | tuple[int, int | None]  # blobs that a layer takes or makes: exactly, or (least, most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,14 @@ class Edition:
     propagate_down: str = "decides"  # a stated propagate_down "decides" on a bottom's need, or (rc3) only "narrows" it
     learns: str = "nonzero"  # a parameter learns if its lr_mult is "nonzero", or (up to rc2) if it is "positive"
     losses_by_num: bool = False  # up to rc3 losses compare batches by `num`, which only blobs of up to four axes have
+    fillers_by_num: bool = False  # up to 1.0 most fillers went by `num`, so that blobs of more than four axes had none
     retired_types: tuple[str, ...] = ()  # layer types that it had and master has not
+    absent_types: tuple[str, ...] = ()  # layer types that only later versions had
+    bottoms: Mapping[str, Arity] = field(default=MappingProxyType({}), hash=False)  # by layer type, where it took other numbers
+    tops: Mapping[str, Arity] = field(default=MappingProxyType({}), hash=False)
+    accuracy_pair: bool = False  # up to v0.999 Accuracy gives the mean log likelihood too, in the same blob
+    pooling_clips: bool = True  # since v0.9999 a padded window that would start behind the image is dropped
+    debug: bool = False  # built for debugging: what a release build does not check is checked
     unchecked: tuple[str, ...] = ()  # codes of refusals that a later version introduced
 
 

@@ -44,6 +44,9 @@ def check(filler: Any, shape: Sequence[int], edition: Edition = MASTER) -> None:
             )
     elif size == 0:
         _refuse(f"filler-empty-{kind}", f"the {kind} filler has nothing to fill: the blob has no elements")
+    if edition.fillers_by_num and len(shape) > 4 and kind in ("positive_unitball", "xavier", "msra"):
+        message = f"the {kind} filler of this Caffe fills at most 4 axes, not {len(shape)}"
+        _refuse("legacy-axes", message, "use constant, uniform or gaussian", axes=len(shape))
     if kind == "uniform" and filler.min > filler.max:
         _refuse(
             "filler-uniform-range",
