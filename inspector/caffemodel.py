@@ -120,6 +120,10 @@ class StoredBlob:
         """Put values or gradient into the flat array `out`."""
         raise NotImplementedError
 
+    def blocks(self, size: int = 1 << 20) -> Iterator[np.ndarray]:
+        """The values in order, as flat float32 arrays of at most about `size` values: for looking at files larger than memory."""
+        raise NotImplementedError
+
 
 @dataclass(eq=False, slots=True)
 class StoredLayer:
@@ -319,15 +323,26 @@ class _WireBlob(StoredBlob):
                     part.byteswap(inplace=True)
                 at += len(part)
                 continue
-            record = np.dtype(pieces.dtype if packed else [("tag", "u1"), ("value", pieces.dtype)])
-            block = bytearray(min(length, _BLOCK // record.itemsize * record.itemsize))
-            for start in range(0, length, len(block)):
-                view = memoryview(block)[: length - start]
-                self.file.read_into(view, offset + start)
-                values = np.frombuffer(view, record)
+            for values in self._converted(pieces.dtype, offset, length, packed, _BLOCK):
                 with np.errstate(all="ignore"):  # a double beyond float32 becomes infinite, as in Caffe
-                    out[at : at + len(values)] = values if packed else values["value"]
+                    out[at : at + len(values)] = values
                 at += len(values)
+
+    def _converted(self, dtype: str, offset: int, length: int, packed: bool, size: int) -> Iterator[np.ndarray]:
+        """One piece in parts of about `size` bytes, in the file's own type; a part is valid until the next."""
+        record = np.dtype(dtype if packed else [("tag", "u1"), ("value", dtype)])
+        block = bytearray(min(length, size // record.itemsize * record.itemsize))
+        for start in range(0, length, len(block)):
+            view = memoryview(block)[: length - start]
+            self.file.read_into(view, offset + start)  # type: ignore[union-attr]  # a blob with pieces has a file
+            values = np.frombuffer(view, record)
+            yield values if packed else values["value"]
+
+    def blocks(self, size: int = 1 << 20) -> Iterator[np.ndarray]:
+        for offset, length, packed in self.data_pieces or ():
+            for values in self._converted(self.data_pieces.dtype, offset, length, packed, 4 * size):  # type: ignore[union-attr]
+                with np.errstate(all="ignore"):
+                    yield np.asarray(values, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -713,6 +728,16 @@ class _HDF5Blob(StoredBlob):
         if out.size:
             with _hdf5_errors(self.path), np.errstate(all="ignore"):
                 dataset.read_direct(out.reshape(dataset.shape))
+
+    def blocks(self, size: int = 1 << 20) -> Iterator[np.ndarray]:
+        if not self.values:
+            return
+        rows = max(1, size * self.dataset.shape[0] // self.values) if self.dataset.shape else 1
+        for start in range(0, self.dataset.shape[0] if self.dataset.shape else 1, rows):
+            with _hdf5_errors(self.path), np.errstate(all="ignore"):
+                part = self.dataset[start : start + rows] if self.dataset.shape else self.dataset[()]
+                block = np.asarray(part, np.float32).reshape(-1)
+            yield block
 
 
 def _member(group: Any, name: str, kind: str, path: str) -> Any:

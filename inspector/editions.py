@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 Arity = int | tuple[int, int | None]  # blobs that a layer takes or makes: exactly, or (least, most)
 
@@ -34,8 +33,8 @@ class Edition:
     fillers_by_num: bool = False  # up to 1.0 most fillers went by `num`, so that blobs of more than four axes had none
     retired_types: tuple[str, ...] = ()  # layer types that it had and master has not
     absent_types: tuple[str, ...] = ()  # layer types that only later versions had
-    bottoms: Mapping[str, Arity] = field(default=MappingProxyType({}), hash=False)  # by layer type, where it took other numbers
-    tops: Mapping[str, Arity] = field(default=MappingProxyType({}), hash=False)
+    bottoms: Mapping[str, Arity] = field(default_factory=dict, hash=False)  # by layer type, where it took other numbers
+    tops: Mapping[str, Arity] = field(default_factory=dict, hash=False)
     accuracy_pair: bool = False  # up to v0.999 Accuracy gives the mean log likelihood too, in the same blob
     pooling_clips: bool = True  # since v0.9999 a padded window that would start behind the image is dropped
     debug: bool = False  # built for debugging: what a release build does not check is checked

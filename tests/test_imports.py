@@ -25,6 +25,7 @@ RANKS = (
         "inspector.editions",
         "inspector.errors",
         "inspector.lazy",
+        "inspector.sheet",
         "inspector.tables",
         "inspector.window",
     ),
@@ -46,19 +47,25 @@ RANKS = (
     ("inspector.dialect", "inspector.needs", "inspector.shapes"),
     ("inspector.build",),
     (  # reports: graph -> plain data
-        "inspector.check",
+        "inspector.batch_size",
+        "inspector.codes",
         "inspector.compare",
         "inspector.cost",
         "inspector.explain",
+        "inspector.in_place",
+        "inspector.gradients",
+        "inspector.layer_docs",
         "inspector.log",
         "inspector.logdiff",
         "inspector.memory",
+        "inspector.memory_report",
         "inspector.receptive",
         "inspector.summary",
         "inspector.summary_table",
     ),
-    ("inspector.plan", "inspector.preprocess", "inspector.weights"),
-    ("inspector.run",),
+    ("inspector.plan", "inspector.preprocess", "inspector.weight_stats", "inspector.weights"),
+    ("inspector.check",),
+    ("inspector.findings", "inspector.run"),
     ("inspector.feed",),  # asks a net for its sources
     ("inspector.net",),
     (  # what the commands do with a net: nets and files in, plain data out
@@ -75,7 +82,7 @@ RANKS = (
 )
 
 # Modules that are loaded only when something is computed, and so may import NumPy at their top.
-COMPUTING = ("inspector.kernels.*", "inspector.plan", "inspector.preprocess", "inspector.run", "inspector.weights")
+COMPUTING = ("inspector.kernels.*", "inspector.plan", "inspector.preprocess", "inspector.run", "inspector.weight_stats", "inspector.weights")
 
 
 @cache
