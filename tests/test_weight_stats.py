@@ -33,8 +33,13 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
+def loaded(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
 def test_figures_are_those_of_the_whole_array(model: Path) -> None:
-    arrays = np.load(model.parent / "arrays.npz", allow_pickle=False)
+    arrays = loaded(model.parent / "arrays.npz")
     found = {f"{row.layer}[{row.index}]": row for row in weight_stats.examine(open_model(model))}
     for name, key in (("conv/1[0]", "filters"), ("fc[0]", "large")):
         row, values = found[name], arrays[key].astype(np.float64)
@@ -70,8 +75,8 @@ def test_the_command(model: Path) -> None:
     assert report["values"] == 6 * 3 * 5 * 4 + 6 + 1500 * 1400
     assert [blob["shape"] for blob in report["blobs"]] == [[6, 3, 5, 4], [6]]
     assert report["blobs"][1]["nan"] == 1
-    arrays = np.load(model.parent / "arrays.npz", allow_pickle=False)
-    exported = np.load(folder / "conv_1.npz", allow_pickle=False)
+    arrays = loaded(model.parent / "arrays.npz")
+    exported = loaded(folder / "conv_1.npz")
     np.testing.assert_array_equal(exported["0"], arrays["filters"])
     assert CliRunner().invoke(main, ["weights", str(model), "--layer", "conf"]).exit_code == 2
     assert CliRunner().invoke(main, ["weights", str(model.parent / "none")]).exit_code == 2
