@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
 from .dump import number
-from .editions import Edition
+from .editions import Arity, Edition
 from .errors import InspectorError
 from .layers import Shape, count
 
@@ -98,9 +98,12 @@ class Dialect:
     order: Order
     say: dict[str, Statement]
     refusals: dict[str, Statement]
-    syntax: str = "V2"  # generation of the net in its dump, and of the files that it read
-    types: frozenset[str] = frozenset()  # layer types that it did not have
     absent_fields: dict[str, frozenset[str]] = field(default_factory=dict)  # message name -> fields that its schema did not have
+
+    @property
+    def generation(self) -> str:
+        """What its layers look like in a prototxt: what the last upgrade makes that it knew."""
+        return "V2" if "v1" in self.edition.upgrades else "V1" if "v0" in self.edition.upgrades else "V0"
 
 
 def names() -> list[str]:
@@ -120,14 +123,32 @@ def load(name: str) -> Dialect:
         name=data["name"],
         released=data["released"],
         about=data.get("about", ""),
-        edition=Edition(data["name"], **{key: _frozen(value) for key, value in data.get("edition", {}).items()}),
+        edition=_edition(data),
         order=Order(**{key: _frozen(value) for key, value in data.get("order", {}).items()}),
         say={key: Statement.parse(text) for key, text in data["say"].items() if text},
         refusals={key: Statement.parse("F " + text) for key, text in data["refusals"].items() if text},
-        syntax=data.get("syntax", "V2"),
-        types=frozenset(data.get("absent_types", ())),
         absent_fields={key: frozenset(value) for key, value in data.get("absent_fields", {}).items()},
     )
+
+
+def described(dialect: Dialect) -> dict[str, Any]:
+    """What sets a dialect apart, as plain data: the flags of behaviour and order in which it differs from master."""
+    usual = load(DEFAULT)
+    return {
+        "name": dialect.name,
+        "released": dialect.released,
+        "about": dialect.about,
+        "layers": dialect.generation,
+        "behaviour": _differences(dialect.edition, usual.edition),
+        "order": _differences(dialect.order, usual.order),
+        "statements": len(dialect.say),
+        "refusals": len(dialect.refusals),
+    }
+
+
+def _differences(one: Any, other: Any) -> dict[str, Any]:
+    pairs = ((item.name, getattr(one, item.name), getattr(other, item.name)) for item in fields(one) if item.name != "name")
+    return {name: dict(ours) if isinstance(ours, Mapping) else ours for name, ours, theirs in pairs if ours != theirs}
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -137,9 +158,23 @@ def _read(name: str) -> dict[str, Any]:
     for key in ("say", "refusals"):
         base[key] = {code: _moved(text, own.get("moved", {})) for code, text in base.get(key, {}).items()}
     merged = {**base, **own}
-    for key in ("say", "order", "edition", "refusals", "absent_fields"):
+    for key in ("say", "order", "edition", "bottoms", "tops", "refusals", "absent_fields"):
         merged[key] = {**base.get(key, {}), **own.get(key, {})}
     return merged
+
+
+def _edition(data: dict[str, Any]) -> Edition:
+    """The behaviour of a version. An arity is a number, [least] or [least, most]."""
+    flags = {key: _frozen(value) for key, value in data.get("edition", {}).items()}
+    for key in ("bottoms", "tops"):
+        flags[key] = {kind: _arity(value) for kind, value in data.get(key, {}).items()}
+    return Edition(data["name"], absent_types=tuple(data.get("absent_types", ())), **flags)
+
+
+def _arity(value: int | list[int]) -> Arity:
+    if isinstance(value, int):
+        return value
+    return value[0], value[1] if len(value) > 1 else None
 
 
 def _frozen(value: Any) -> Any:

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
-from . import dump, memory, opening
+from . import dump, memory, opening, upgrade
 from .build import build
 from .dialect import Dialect, Statement
 from .draft import FILTERED, REFUSED, Draft, Event
 from .errors import Finding, InspectorError, Refusal
 from .files import read_bytes
-from .graph import BOTTOM, CREATE, PARAMS, SETUP, TOP, WIRING, Graph, Node, Stop
+from .graph import BOTTOM, COLLECT, CREATE, PARAMS, SETUP, TOP, WIRING, Graph, Node, Stop
 from .layers import registry
+from .upgrade import V1_NAMES
 
 if TYPE_CHECKING:
+    from .caffemodel import StoredModel
     from .net import Net
+    from .weights import Matching
 
+V1_TYPES = {name: v1 for v1, name in V1_NAMES.items()}  # today's name of a layer type -> the one that V1's enum had
+LEVELS = "IWEF"  # glog's severities
 RECORD_LIMIT = 29_998  # glog cuts a record, prefix included, to this many bytes and adds a line break
 PREFIX = len("I0101 00:00:00.000000 12345 ")  # date, time with microseconds, a thread id in five columns
 
@@ -38,14 +44,22 @@ class Line:
 
     def masked(self, *, cut: bool = True) -> str:
         """The record with severity and place only, ending in a line break: `I net.cpp:131] Top shape: ...`."""
-        head = f"{self.level} {self.place}] "
+        return f"{self.level} {self._text(cut)}"
+
+    def real(self, moment: datetime, thread: int, *, cut: bool = True) -> str:
+        """The record as glog prints it: `I0131 12:34:56.789012 12345 net.cpp:131] Top shape: ...`."""
+        if self.level not in LEVELS:  # protobuf's own, which is none of glog's
+            return self.masked(cut=cut)
+        return f"{self.level}{moment:%m%d %H:%M:%S.%f} {thread:5} {self._text(cut)}"
+
+    def _text(self, cut: bool) -> str:
         text = self.text
-        if cut:
-            room = RECORD_LIMIT - PREFIX - len(self.place) - 2
+        room = RECORD_LIMIT - PREFIX - len(self.place) - 2
+        if cut and len(text) * 4 > room:
             data = text.encode("utf-8", "surrogateescape")
             if len(data) > room:
                 text = data[:room].decode("utf-8", "ignore")
-        return head + text + ("" if text.endswith("\n") else "\n")
+        return f"{self.place}] {text}" + ("" if text.endswith("\n") else "\n")
 
 
 class Halt(Exception):  # not an error: the F line has been said, and nothing follows
@@ -107,8 +121,10 @@ class Log:
 
     def stop(self, refusal: Refusal, key: str | None = None) -> Iterator[Line]:
         """The F line of a refusal; nothing follows."""
-        statement = self.dialect.refusals.get(key or refusal.code)
-        values = {"layer": refusal.finding.layer, "type": refusal.finding.layer_type, "file": self.file, **refusal.values}
+        code, kind = key or refusal.code, refusal.finding.layer_type
+        statement = self.dialect.refusals.get(f"{code}:{kind}", self.dialect.refusals.get(code))
+        values = {"layer": refusal.finding.layer, "type": kind, "v1_type": V1_TYPES.get(kind or "", ""), "file": self.file}
+        values.update(refusal.values)
         if refusal.code == "unknown-layer-type":
             values["types"] = ", ".join(sorted(known_types(self.dialect)))
         if statement is not None:
@@ -126,16 +142,16 @@ class Log:
         yield from self._inputs()
         running = memory.of_inputs(self.graph)
         for node in self._nodes(first):
-            stop = first if first is not None and first.node == node.index else None
+            stop = first if first is not None and first.node == node.index and first.moment != COLLECT else None
             yield from self._begin(node, stop)
             yield from self._set_up(node, stop)
             running += memory.counted(self.graph, node)
             yield from self._finish(node, stop, running)
-        yield from self._end(running)
+        yield from self._end(first, running)
 
     def _nodes(self, first: Stop | None) -> Iterable[Node]:
         """The nodes that Caffe gets to, the one at which it stops included."""
-        if first is None:
+        if first is None or first.moment == COLLECT:
             return self.graph.nodes
         nodes = self.graph.nodes[: first.node + 1]
         if self.graph.broken is not None and self.graph.broken.index == first.node:
@@ -214,13 +230,15 @@ class Log:
         if self.dialect.order.backward == "inline":
             yield from self.say("needs" if node.backward else "needs-not", layer=name)
 
-    def _end(self, running: int) -> Iterator[Line]:
+    def _end(self, stop: Stop | None, running: int) -> Iterator[Line]:
         if self.dialect.order.backward == "reverse":
             for node in reversed(self.graph.nodes):
                 yield from self.say("needs" if node.backward else "needs-not", layer=node.name)
         for blob in self.graph.outputs:
             yield from self.say("output", blob=blob)
         yield from self.say("collecting")
+        if stop is not None and stop.moment == COLLECT:
+            yield from self.stop(stop.refusal)
         yield from self.say("done")
         if self.dialect.order.memory == "end":
             yield from self.say("memory", bytes=running)
@@ -287,9 +305,14 @@ class Log:
         yield from opening
         yield from sizes
         if mean_file and self.dialect.order.mean_file == "last":
-            yield from self.say("mean-file", mean_file=mean_file)
-        yield from self.say("prefetch")
-        yield from self.say("prefetched")
+            yield from self.say(self._own_key("mean-file", node), mean_file=mean_file)
+        yield from self.say(self._own_key("prefetch", node))
+        yield from self.say(self._own_key("prefetched", node))
+
+    def _own_key(self, key: str, node: Node) -> str:
+        """The statement of this layer type, where it had one of its own."""
+        own = f"{key}:{node.type}"
+        return own if own in self.dialect.say else key
 
     def _size(self, node: Node, key: str) -> Iterator[Line]:
         shape = node.tops[0].shape
@@ -319,7 +342,9 @@ class Log:
             self._unsaid(node, source, "the number of files")
         else:
             yield from self.say("hdf5-files", files=files)
-        self._unsaid(node, "", "the type of the numbers in the HDF5 files")
+        self._unsaid(node, "", "what the HDF5 files hold")
+        if "hdf5-size" in self.dialect.say:
+            yield from self._size(node, "hdf5-size")
 
     def _rows(self, source: str) -> int | None:
         """Lines of a list file, where it can be read."""
@@ -338,7 +363,34 @@ class Log:
         self.notes.append(Finding("unsaid", sentence, "note", None, node.name, node.type))
 
 
+class Loading(Log):
+    """What is said while a file of weights is loaded into a net (Net::CopyTrainedLayersFrom): its upgrades, then layer by layer."""
+
+    def __init__(self, graph: Graph, dialect: Dialect, matching: Matching, stored: StoredModel, *, file: str, debug: bool) -> None:
+        super().__init__(graph, dialect, file=file, debug=debug)
+        self.matching = matching
+        self.stored = stored
+
+    def _construction(self) -> Iterator[Line]:
+        hdf5 = bool(self.stored.layers) and self.stored.layers[0].generation == "HDF5"
+        if not hdf5:
+            for event in upgrade.net(Draft(self.stored.proto), self.graph.edition).events:
+                if event.kind == REFUSED:
+                    yield from self.stop(event.values["refusal"])
+                yield from self._event(event)
+        for name, outcome in self.matching.outcomes:
+            yield from self.say(("ignoring" if outcome == "ignored" else "copying") + "-hdf5" * hdf5, layer=name)
+            if outcome == "mismatch":
+                yield from self._mismatch(next(found for found in self.matching.mismatches if found.layer == name))
+
+    def _mismatch(self, finding: Finding) -> Iterator[Line]:
+        refusal = Refusal(finding.message, code=finding.code)
+        refusal.finding = finding
+        yield from self.stop(refusal)
+
+
 OWN_WORDS: dict[str, Callable[[Log, Node], Iterator[Line]]] = {
+    "Padding": lambda log, node: log.say("padding"),
     "LSTM": Log._recurrent,
     "RNN": Log._recurrent,
     "Data": Log._data,
@@ -372,4 +424,4 @@ def unparsed(error: InspectorError, dialect: Dialect, file: str) -> Iterator[Lin
 
 def known_types(dialect: Dialect) -> list[str]:
     """The layer types that a version had."""
-    return [name for name, cls in registry.items() if cls.in_caffe and name not in dialect.types]
+    return [name for name, cls in registry.items() if cls.in_caffe and name not in dialect.edition.absent_types]

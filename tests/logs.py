@@ -201,7 +201,7 @@ def theirs(case: Case) -> list[str]:
 def ours(case: Case, said: list[str]) -> list[str]:
     """What we say; data layers are given the shapes that Caffe read from its source."""
     words = dialects.load(case.dialect)
-    edition = words.edition
+    edition = replace(words.edition, debug=case.debug)
     if case.source == "wild" and edition.state == "caller" and "  level: 0" not in said[:8]:
         edition = replace(edition, state="phase")  # the test net of a solver, which is given no level
     try:
