@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from inspector.errors import Finding, InspectorError
 from inspector.tables import Column, Paint, clean, fold, number, plain, table
+
+if TYPE_CHECKING:
+    from inspector import Net
+    from inspector.sheet import Sheet
 
 STYLES = {  # style name -> the parameters of the terminal's SGR sequence
     "head": "1",
@@ -134,6 +138,29 @@ def rows(form: str, names: Sequence[str], columns: Sequence[Column], cells: Sequ
         markdown(columns, cells)
     else:
         lines(table(columns, [[words(cell) for cell in row] for row in cells], **layout()))
+
+
+def sheet(form: str, data: Any, sheet: Sheet) -> None:
+    """A report in one of the forms: `data` as JSON, the sheet's table with its totals, and its sentences where people read them."""
+    if form == "json":
+        json(data)
+    elif form == "csv":
+        csv(sheet.names, sheet.lines)
+    elif form == "markdown":
+        if sheet.rows:
+            markdown(sheet.columns, sheet.lines)
+            lines([""])
+        lines(f"- {label.removesuffix(':')}: {text}" for label, text in sheet.notes)
+    else:
+        lines(sheet.text(**layout()))
+
+
+def broken(net: Net) -> int:
+    """The exit status after a report on a net: 1, and the reason on stderr, where Caffe would refuse it and the report ends."""
+    if net.error is None:
+        return 0
+    error(net.error)
+    return 1
 
 
 def words(cell: Any) -> str:

@@ -174,7 +174,7 @@ class Crop(Layer):
                 a=start + len(offsets),
                 b=len(x),
             )
-        for i, offset in enumerate(self._offsets(x)[start:], start):
+        for i, offset in enumerate(self.offsets(x)[start:], start):
             size = like[self.axis(i, like)]
             if x[i] - offset < size:
                 self.refuse(
@@ -188,7 +188,7 @@ class Crop(Layer):
                 )
         return [(*x[:start], *like[start : len(x)])]
 
-    def _offsets(self, x: Shape) -> Sequence[int]:
+    def offsets(self, x: Shape) -> Sequence[int]:
         """One offset for every axis of the first bottom."""
         start = self.axis(self.proto.crop_param.axis, x)
         given = [int32(offset) for offset in self.proto.crop_param.offset] or [0]
@@ -201,7 +201,7 @@ class Crop(Layer):
     def forward(self, ctx: Context, *arrays: ndarray) -> Sequence[ndarray]:
         x, like = arrays
         (top,) = self.shapes(x.shape, like.shape)
-        window = tuple(slice(offset, offset + size) for offset, size in zip(self._offsets(x.shape), top, strict=True))
+        window = tuple(slice(offset, offset + size) for offset, size in zip(self.offsets(x.shape), top, strict=True))
         ctx.saved = x.shape, window
         return [x[window].copy()]
 
