@@ -22,6 +22,8 @@ from . import show
 # name -> where it lives, and the sentence that its own help begins with
 COMMANDS = {
     "summary": ("cli.summary:summary", "Show the layers of a net, with shapes, parameters, operations and memory."),
+    "log": ("cli.log:log", "Print what a version of Caffe would have logged while it built the net."),
+    "dialects": ("cli.log:dialects", "List the versions of Caffe whose words are known, with what sets them apart."),
     "models": ("cli.models:models", "List the nets that ship."),
     "data": ("cli.data:data", "Make databases out of images, look into data sources, compute mean images."),
     "upgrade": ("cli.upgrade:upgrade", "Write a net or solver of any generation in today's form."),
