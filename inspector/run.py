@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class Executor:
         self.param_diffs: dict[Param, np.ndarray] = {}
         self.contexts: dict[Node, Context] = {}
         self.forced = bool(graph.proto.force_backward)
+        self._owed: Any = None  # where the generator stood before a forward that somebody else ran
         self.seed(seed)
 
     def seed(self, value: int) -> None:
@@ -37,14 +38,33 @@ class Executor:
         self, feeds: Mapping[Blob, Any], *, start: str | None = None, end: str | None = None, check_numerics: bool = False
     ) -> dict[Blob, np.ndarray]:
         """Values of all blobs after running the nodes from `start` to `end` (names, both included)."""
+        nodes = self._span(start, end)
+        if len(nodes) < len(self.graph.nodes):
+            self.settle()  # the other nodes' values are those of the last run
+        self._owed = None
         for blob, value in feeds.items():
             self.values[blob] = _fed(blob, value, blob.shape)
-        for node in self._span(start, end):
+        for node in nodes:
             if not all(top in feeds for top in node.tops) or not node.tops:
                 self._step(node)
             if check_numerics:
                 self._check_numerics(node)
         return self.values
+
+    def walk(self, feeds: Mapping[Blob, Any]) -> Iterator[Node]:
+        """Run node by node in little memory: a value is forgotten once its last reader has run and its maker was looked at."""
+        self.values = {blob: _fed(blob, value, blob.shape) for blob, value in feeds.items()}
+        left = {blob: len(blob.readers) for node in self.graph.nodes for blob in node.tops}
+        for node in self.graph.nodes:
+            if not all(top in feeds for top in node.tops) or not node.tops:
+                self._step(node)
+            yield node
+            self.contexts.pop(node, None)
+            for blob in node.bottoms:
+                left[blob] -= 1
+            for blob in (*node.bottoms, *node.tops):
+                if not left[blob]:
+                    self.values.pop(blob, None)
 
     def _span(self, start: str | None, end: str | None) -> list[Node]:
         names = [node.name for node in self.graph.nodes]
@@ -68,7 +88,8 @@ class Executor:
                 remedy=f"pass {missing[0]}=... to forward",
             )
         arrays = [self._value(blob, node) for blob in node.bottoms]
-        arrays += [self.weights[param] for param in node.params or ()]
+        held = self.weights.__getitem__ if node.layer.phase == 0 else self.weights.peek  # in TRAIN BatchNorm writes to its own
+        arrays += [held(param) for param in node.params or ()]
         context = self.contexts.get(node)
         if context is None:
             context = Context(train=node.layer.phase == 0, rng=self.rng, bottoms=len(node.bottoms), needs=self._needs(node))
@@ -105,6 +126,7 @@ class Executor:
 
     def backward(self, top_diffs: Mapping[Blob, Any]) -> None:
         """Gradients of everything that needs one. Losses start from their weights; parameters' gradients start from zero."""
+        self.settle()
         self.diffs = {blob: _fed(blob, value, self._forward_shape(blob)) for blob, value in top_diffs.items()}
         self.param_diffs = {}
         for node in self.graph.nodes:
