@@ -101,7 +101,7 @@ class Node:
 
 
 # the moments of a layer's construction at which Caffe can stop, in its order
-WIRING, CREATE, BOTTOM, TOP, SETUP, PARAMS = range(6)
+WIRING, CREATE, BOTTOM, TOP, SETUP, PARAMS, COLLECT = range(7)  # the last when all layers are made
 
 
 @dataclass(slots=True)
@@ -149,7 +149,7 @@ class Graph:
         if finding.where is None and node.origin is not None:
             finding.where = self.locate(node.origin)
         self.stops.append(Stop(refusal, node.index, moment, cuts, repeats))
-        self.stops.sort(key=lambda stop: (stop.node, stop.moment))
+        self.stops.sort(key=lambda stop: (stop.moment == COLLECT, stop.node, stop.moment))
 
     def cut(self) -> None:
         """Drop the nodes from the first that Caffe would not have finished, and find the outputs of the rest."""
@@ -246,7 +246,7 @@ def _net_inputs(graph: Graph, proto: Any, latest: dict[str, Blob]) -> None:
         graph.net_inputs.append(latest[name])
 
 
-def _refuse_inputs(graph: Graph, code: str, relation: str, **values: int) -> None:
+def _refuse_inputs(graph: Graph, code: str, relation: str, **values: Any) -> None:
     """What Net::Init says before the first layer, after the net has been printed."""
     inputs = len(graph.proto.input)
     remedy = "give each input one input_shape, or four values of input_dim"
@@ -258,12 +258,13 @@ def _refuse_inputs(graph: Graph, code: str, relation: str, **values: int) -> Non
 
 def _check_wiring(graph: Graph, node: Node) -> None:
     proto = node.layer.proto
-    if proto.propagate_down and len(proto.propagate_down) != len(proto.bottom):
+    stated = len(proto.propagate_down)
+    if stated and stated != len(proto.bottom) and node.layer.checks("propagate-down-count"):
         refusal = Refusal(
-            f"propagate_down is given {len(proto.propagate_down)} times for {len(proto.bottom)} bottoms",
+            f"propagate_down is given {stated} times for {len(proto.bottom)} bottoms",
             code="propagate-down-count",
             remedy="give it once for each bottom, or not at all",
-            a=len(proto.propagate_down),
+            a=stated,
             b=len(proto.bottom),
         )
         graph.refuse(refusal, node, WIRING)
@@ -272,7 +273,8 @@ def _check_wiring(graph: Graph, node: Node) -> None:
 
         from .layers import registry
 
-        close = get_close_matches(proto.type, registry, 1)
+        known = {name.lower(): name for name in registry}  # Relu, CONVOLUTION and INNER_PRODUCT are near enough
+        close = [known[name] for name in get_close_matches(proto.type.lower().replace("_", ""), known, 1, 0.8)]
         refusal = Refusal(
             f"'{proto.type}' is no layer type of BVLC Caffe" if proto.type else "has no type",
             code="unknown-layer-type",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import fillers
+from . import fillers, multipliers
 from .errors import Finding, InspectorError, Refusal
 from .graph import PARAMS, SETUP, Graph, Node, Param
 from .layers import Shape, Unknown, count, shape_text
@@ -35,6 +35,8 @@ def infer(graph: Graph, given: Mapping[str, Shape] | None = None, look: Look | N
             _share(graph, node, shared)
         except Refusal as refusal:
             graph.refuse(refusal, node, PARAMS)
+    if graph.proto.layers:
+        multipliers.check(graph)
     graph.cut()
     for name in given.keys() - {blob.name for node in graph.nodes for blob in node.tops}:
         graph.notes.append(Finding("given-unknown-blob", f"a shape is given for '{name}', which is no blob of this net", "warning"))
@@ -134,7 +136,7 @@ def _share(graph: Graph, node: Node, shared: dict[str, Param]) -> None:
     specs = node.layer.proto.param
     if node.params is None:
         return
-    if len(specs) > len(node.params):
+    if len(specs) > len(node.params) and node.layer.checks("too-many-params"):
         node.layer.refuse(
             "too-many-params",
             f"has {len(specs)} param fields and {len(node.params)} parameter blob(s)",
@@ -150,6 +152,8 @@ def _share(graph: Graph, node: Node, shared: dict[str, Param]) -> None:
             continue
         param.shared_from = owner
         permissive = spec.share_mode == type(spec).PERMISSIVE
+        if not permissive and not graph.edition.nd_blobs:
+            node.layer.check_same_axes("shared", param.shape, owner.shape, since=0)
         if count(param.shape) != count(owner.shape) if permissive else param.shape != owner.shape:
             node.layer.refuse(
                 "shared-count" if permissive else "shared-shape",
@@ -164,7 +168,8 @@ def _share(graph: Graph, node: Node, shared: dict[str, Param]) -> None:
                 shape=param.shape,
             )
         for name in ("lr_mult", "decay_mult"):
-            _share_multiplier(node, param, owner, spec, name)
+            if node.layer.checks("shared-" + name.replace("_", "-")):
+                _share_multiplier(node, param, owner, spec, name)
 
 
 def _share_multiplier(node: Node, param: Param, owner: Param, spec: Any, name: str) -> None:

@@ -7,7 +7,7 @@ a summary can still show the net.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -128,6 +128,15 @@ V0_FIELDS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
     "hdf5_output_param": ("", (("hdf5_output", "hdf5_output_param"),)),
 }
 
+# the same for editions that had no transform_param: the fields stayed with the data layers, and not all had all of them
+V0_UNTRANSFORMED: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
+    **V0_FIELDS,
+    "scale": ("scale", (_DATA, _IMAGES)),
+    "meanfile": ("mean_file", (_DATA, _IMAGES, _WINDOW)),
+    "cropsize": ("crop_size", (_DATA, _IMAGES, _WINDOW)),
+    "mirror": ("mirror", (_DATA, _IMAGES, _WINDOW)),
+}
+
 # data layers whose transformation fields moved into transform_param
 TRANSFORMED = {"DATA": "data_param", "IMAGE_DATA": "image_data_param", "WINDOW_DATA": "window_data_param"}
 TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
@@ -169,13 +178,16 @@ def _v0(draft: Draft, edition: Edition = MASTER) -> Draft:
     """
     padded, origins, events = _fold_padding(draft) if "v0" in edition.upgrades else (draft.proto.layers, draft.origins, [])
     events.insert(0, Event("upgrade-v0"))
+    fields = V0_FIELDS if "transform" in edition.upgrades else V0_UNTRANSFORMED
+    if not edition.pooling_pads_in_v0:
+        fields = {**fields, "pad": ("pad", (_CONV,))}
     out = caffe_pb2.NetParameter()
     for layer, origin in zip(padded, origins, strict=True):
         upgraded = out.layers.add()
         upgraded.bottom.extend(layer.bottom)
         upgraded.top.extend(layer.top)
         if layer.HasField("layer"):
-            found = _v0_layer(layer.layer, upgraded)
+            found = _v0_layer(layer.layer, upgraded, fields)
             for event in found:
                 if event.kind == REFUSED:
                     event.values["refusal"].finding.where = draft.locate((*(origin or ()), "layer", "type"))
@@ -236,7 +248,7 @@ def _fold_padding(draft: Draft) -> tuple[list[Any], tuple[Path | None, ...], lis
     return kept, tuple(origins), events
 
 
-def _v0_layer(old: Any, new: Any) -> list[Event]:
+def _v0_layer(old: Any, new: Any, fields: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]]) -> list[Event]:
     """Settings of one V0 layer into the V1 layer `new` (UpgradeV0LayerParameter); what Caffe says of it."""
     events: list[Event] = []
     if old.HasField("name"):
@@ -251,9 +263,9 @@ def _v0_layer(old: Any, new: Any) -> list[Event]:
     new.blobs_lr.extend(old.blobs_lr)
     new.weight_decay.extend(old.weight_decay)
     for field, value in old.ListFields():
-        if field.name not in V0_FIELDS:
+        if field.name not in fields:
             continue
-        name, takers = V0_FIELDS[field.name]
+        name, takers = fields[field.name]
         for kind, settings in takers:
             if kind in ("", old.type):
                 target = getattr(new, settings)

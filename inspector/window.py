@@ -40,12 +40,12 @@ class Window:
         """Output size per axis of the transposed convolution over inputs of `sizes`."""
         return tuple(s * (n - 1) + e - 2 * p for n, p, e, s in zip(sizes, self.pad, self.extent, self.stride, strict=True))
 
-    def pooled(self, sizes: Sequence[int], *, ceil: bool = True) -> tuple[int, ...]:
+    def pooled(self, sizes: Sequence[int], *, ceil: bool = True, clip: bool = True) -> tuple[int, ...]:
         """Output size per axis of a pooling; with padding, the last window must start inside the image or its leading pad.
 
-        Caffe applies the clip to both axes as soon as either is padded.
+        Caffe applies the clip to both axes as soon as either is padded; `clip` says whether it does at all.
         """
-        clip = any(self.pad)
+        clip = clip and any(self.pad)
         result = []
         for n, k, s, p in zip(sizes, self.kernel, self.stride, self.pad, strict=True):
             # Caffe divides as float32 before it rounds; that is exact up to 2^24 and so for every size that it can hold

@@ -17,14 +17,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
-from ..editions import MASTER, Edition
+from ..editions import MASTER, Arity, Edition
 from ..errors import Refusal
 
 if TYPE_CHECKING:
     import numpy as np
 
 Shape = tuple[int, ...]
-Arity = int | tuple[int, int | None]  # exact, or (least, most); None where there is no limit
 
 TRAIN, TEST = 0, 1
 MAX_AXES = 32
@@ -200,6 +199,10 @@ class Layer:
         values = {"type": self.type, **values}
         raise Refusal(message, code=code, layer=self.proto.name, layer_type=self.type, remedy=remedy, **values)
 
+    def checks(self, code: str) -> bool:
+        """Whether this edition made a check that Caffe's last version makes."""
+        return code not in self.edition.unchecked and f"{code}:{self.type}" not in self.edition.unchecked
+
     def axis(self, index: int, shape: Shape) -> int:
         """A possibly negative axis as a position in `shape` (Blob::CanonicalAxisIndex)."""
         if not -len(shape) <= index < len(shape):
@@ -214,6 +217,13 @@ class Layer:
             )
         return index % len(shape)
 
+    def check_same_axes(self, code: str, first: Shape, other: Shape, *, since: int = 1) -> None:
+        """Before rc3, axis by axis: two blobs whose channels, height and width agree; with `since` 0 their num too."""
+        for axis, a, b in list(zip(("num", "channels", "height", "width"), first, other, strict=True))[since:]:
+            if a != b:
+                relation = f"takes blobs of one {axis}, and these have {a} and {b}"
+                self.refuse(f"{code}-{axis}", relation, remedy="make the shapes equal", a=a, b=b)
+
     def legacy(self, shape: Shape, index: int) -> int:
         """num, channels, height or width (0 to 3) of a blob of up to 4 axes; 1 for a missing axis (Blob::LegacyShape)."""
         if len(shape) > 4:
@@ -227,7 +237,8 @@ class Layer:
 
     def check_counts(self, bottoms: int) -> None:
         """Blob counts against the arity, in Caffe's order and relations (Layer::CheckBlobCounts)."""
-        for kind, have, arity in (("bottom", bottoms, self.bottoms), ("top", self.num_tops, self.tops)):
+        arities = self.edition.bottoms.get(self.type, self.bottoms), self.edition.tops.get(self.type, self.tops)
+        for kind, have, arity in (("bottom", bottoms, arities[0]), ("top", self.num_tops, arities[1])):
             least, most = (arity, arity) if isinstance(arity, int) else arity
             verb = "takes" if kind == "bottom" else "produces"
             if isinstance(arity, int):
@@ -306,4 +317,5 @@ def create(proto: Any, phase: int = TEST, edition: Edition = MASTER) -> Layer:
     """The layer of a LayerParameter; `Unknown` where its type is not registered."""
     if proto.type in edition.retired_types:
         return retired[proto.type](proto, phase, edition)
-    return registry.get(proto.type, Unknown)(proto, phase, edition)
+    cls = Unknown if proto.type in edition.absent_types else registry.get(proto.type, Unknown)
+    return cls(proto, phase, edition)

@@ -44,6 +44,8 @@ class Eltwise(Layer):
         if p.coeff and p.operation == PROD:
             self.refuse("eltwise-coeff-product", "a product takes no coefficients", remedy="remove coeff, or use operation: SUM")
         for i, shape in enumerate(bottoms):
+            if not self.edition.nd_blobs:
+                self.check_same_axes("eltwise", bottoms[0], shape, since=0)
             if shape != bottoms[0]:
                 self.refuse(
                     "eltwise-shapes",
@@ -134,6 +136,8 @@ class AlongAxis(Layer):
             self.refuse(
                 f"{kind}-dim-negative", f"{self.older} {getattr(param, self.older)} is not an axis", a=axis, b=0, limit=MAX_AXES
             )
+        if axis > 1 and not self.edition.nd_blobs:
+            self.refuse(f"{kind}-dim-above-1", f"works along num and channels only, and {self.older} is {axis}", a=axis, b=1)
         if axis >= len(shape):
             self.refuse(
                 f"{kind}-dim-out-of-range",
@@ -171,6 +175,8 @@ class Concat(AlongAxis):
         self.check_one_axis()
         first = bottoms[0]
         axis = self.position(first)
+        if not self.edition.nd_blobs:
+            return [self._four_axes(bottoms, axis)]
         for i, shape in enumerate(bottoms):
             if len(shape) != len(first):
                 self.refuse(
@@ -186,6 +192,20 @@ class Concat(AlongAxis):
                         b=b,
                     )
         return [self.check_blob((*first[:axis], sum(shape[axis] for shape in bottoms), *first[axis + 1 :]))]
+
+    def _four_axes(self, bottoms: Sequence[Shape], axis: int) -> Shape:
+        """Before rc3: only the elements were counted."""
+        first, elements = bottoms[0], sum(count(shape) for shape in bottoms)
+        joined = (*first[:axis], sum(shape[axis] for shape in bottoms), *first[axis + 1 :])
+        if count(joined) != elements:
+            self.refuse(
+                "concat-count",
+                f"has {elements} elements in its bottoms, and {shape_text(joined)} are {count(joined)}",
+                remedy="make the other axes equal",
+                a=elements,
+                b=count(joined),
+            )
+        return self.check_blob(joined)
 
     def _differ(self, how: str, index: int, bottoms: Sequence[Shape]) -> str:
         names, shapes = self.proto.bottom, bottoms

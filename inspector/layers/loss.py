@@ -53,7 +53,7 @@ class Loss(Layer):
             a, b = self.legacy(data, 0), self.legacy(label, 0)
         else:
             a, b = data[self.axis(0, data)], label[self.axis(0, label)]
-        if a != b:
+        if a != b and self.checks("loss-batch"):
             self.refuse(
                 "loss-batch",
                 f"predictions for {a} items ({shape_text(data)}) cannot be compared with labels for {b} ({shape_text(label)})",
@@ -205,7 +205,8 @@ class SoftmaxWithLoss(_ClassLoss):
         self.axis(self.class_axis, data)
         self.check_inner_weights()
         self.check_batch(data, label)
-        self.check_labels_count(data, label)
+        if self.checks("softmax-loss-label-count"):
+            self.check_labels_count(data, label)
         return self.tops_like(data)
 
     def settings(self) -> str:
@@ -379,6 +380,8 @@ class EuclideanLoss(Loss):
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         self.check_batch(*bottoms)
+        if not self.edition.nd_blobs:
+            self.check_same_axes("euclidean", *bottoms)
         a, b = count(bottoms[0][1:]), count(bottoms[1][1:])
         if a != b:
             self.refuse(
@@ -569,6 +572,8 @@ class Accuracy(Layer):
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         data, label = bottoms
+        if not self.edition.nd_blobs:
+            return self._four_axes(data, label)
         param = self.proto.accuracy_param
         classes = count(data) // max(1, count(label))
         if param.top_k > classes:
@@ -590,6 +595,21 @@ class Accuracy(Layer):
             )
         shapes: list[Shape] = [(), (size,)]
         return shapes[: self.num_tops]
+
+    def _four_axes(self, data: Shape, label: Shape) -> list[Shape]:
+        """Before rc3: one label for each item, whose other axes are all classes."""
+        if data[0] != label[0]:
+            self.refuse("loss-batch", f"scores {data[0]} items and gets labels for {label[0]}", a=data[0], b=label[0])
+        classes = count(data) // max(1, data[0])
+        if self.proto.accuracy_param.top_k > classes:
+            top_k = self.proto.accuracy_param.top_k
+            self.refuse("accuracy-top-k", f"top_k {top_k} is more than the {classes} scores per item", a=top_k, b=classes)
+        for size, axis in zip(label[1:], ("channels", "height", "width"), strict=True):
+            if size != 1:
+                self.refuse(
+                    f"accuracy-label-{axis}", f"takes one label per item, and the labels are {shape_text(label)}", a=size, b=1
+                )
+        return [(1, 2, 1, 1) if self.edition.accuracy_pair else ()]
 
     def settings(self) -> str:
         param = self.proto.accuracy_param

@@ -523,6 +523,15 @@ class Dropout(Layer):
     Caffe: dropout_layer.cpp; only debug builds check the ratio at set-up. Srivastava et al., "Dropout", 2014.
     """
 
+    def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        ratio = self.proto.dropout_param.dropout_ratio
+        if self.edition.debug and not 0 < ratio < 1:
+            self.refuse(
+                "dropout-ratio-zero" if ratio <= 0 else "dropout-ratio-one",
+                f"dropout_ratio {ratio:g} is not between 0 and 1, as debug builds want it",
+            )
+        return super().shapes(*bottoms)
+
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
         """In TRAIN one multiplication for every element (random numbers are not counted), in TEST nothing."""
         return Costs(multiply=count(bottoms[0]) if self.phase == TRAIN else 0)

@@ -47,7 +47,7 @@ class LRN(Layer):
         (shape,) = bottoms
         size = signed(self.proto.lrn_param.local_size)
         remainder = size % 2 if size >= 0 else -(size % 2)  # C++'s sign
-        if remainder != 1:
+        if remainder != 1 and self.checks("lrn-even-size"):
             self.refuse(
                 "lrn-even-size", f"local_size {size} is not an odd number of neighbours", remedy="use 3, 5, ...", a=remainder, b=1
             )

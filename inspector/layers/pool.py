@@ -79,12 +79,16 @@ class Pooling(Layer):
         if param.global_pooling and (any(pad) or stride != (1, 1)):
             self.refuse("pooling-global-window", "global_pooling is given with a pad or a stride", remedy="remove pad and stride")
         if any(pad):
-            if param.pool not in (MAX, AVE):
+            if param.pool not in ((MAX, AVE) if self.edition.pooling_clips else (AVE,)):
                 self.refuse(
-                    "pooling-pad-method", f"{METHODS[param.pool]} pooling has no padding", remedy="use MAX or AVE, or no pad"
+                    "pooling-pad-method",
+                    f"{METHODS[param.pool]} pooling has no padding",
+                    remedy="use MAX or AVE, or no pad",
+                    a=int(param.pool),
+                    b=AVE,
                 )
             for axis, p, k in zip("hw", pad, kernel, strict=True):
-                if p >= k:
+                if p >= k and self.edition.pooling_clips:
                     self.refuse(
                         f"pooling-pad-too-large-{axis}",
                         f"pad {p} is not smaller than the kernel {k}",
@@ -106,7 +110,8 @@ class Pooling(Layer):
             )
         if min(window.stride) <= 0:
             self.refuse("pooling-stride-zero", f"stride {min(window.stride)} is not positive", remedy="use a stride of 1 or more")
-        return window, window.pooled(shape[2:], ceil=self.proto.pooling_param.round_mode != FLOOR)
+        ceil = self.proto.pooling_param.round_mode != FLOOR
+        return window, window.pooled(shape[2:], ceil=ceil, clip=self.edition.pooling_clips)
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         (shape,) = bottoms
