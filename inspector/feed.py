@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .lazy import np
 from .sources import READERS, open_source
@@ -33,7 +33,7 @@ class Feed:
         """How many layers read a source."""
         return len(self._sources)
 
-    def next(self) -> dict[str, np.ndarray]:
+    def next(self) -> dict[str, Any]:
         """The next batch of every source by the names of its blobs: after the last record comes the first.
 
         The net is reshaped where a batch has another shape than the last, as images of different sizes make it.
@@ -43,6 +43,11 @@ class Feed:
         if any(self._net.blob(name).root.shape != shape for name, shape in shapes.items()):
             self._net.reshape(**shapes)
         return batch
+
+    def skip(self, batches: int) -> None:
+        """Pass over batches, as if they had been used."""
+        for _, source in self._sources:
+            source.skip(batches)
 
     def close(self) -> None:
         """Stop reading ahead and let go of files."""

@@ -122,7 +122,7 @@ def _follow(document: prototxt.Document, path: FilePath | None, phase: int) -> O
     if inline is not None:
         result = Opened(inline, name, path, document, lambda inner: document.position((*where, *inner)), list(document.findings))
     elif file_name:
-        target = _beside(file_name, path)
+        target = beside(file_name, path)
         if target is None:
             raise UnreadableError(
                 f"the solver names the net '{file_name}', which is neither below the current folder nor beside the solver",
@@ -159,7 +159,7 @@ def _net_of(solver: Any, phase: int) -> tuple[Any, str, Path]:
     return None, solver.net or (solver.train_net if phase != TRAIN else ""), ("net",)
 
 
-def _beside(name: str, solver: FilePath | None) -> FilePath | None:
+def beside(name: str, solver: FilePath | None) -> FilePath | None:
     """Caffe takes the path from the current folder; people also start elsewhere, so the solver's folder and those above it
     count."""
     folders = [FilePath(), *(solver.resolve().parents if solver else ())]

@@ -72,9 +72,12 @@ RANKS = (
         "inspector.batches",
         "inspector.classify",
         "inspector.features",
+        "inspector.plot",
         "inspector.recipe",
+        "inspector.solver",
         "inspector.testing",
         "inspector.timing",
+        "inspector.train",
     ),
     ("inspector",),
     ("cli", "cli.*"),
@@ -82,7 +85,16 @@ RANKS = (
 )
 
 # Modules that are loaded only when something is computed, and so may import NumPy at their top.
-COMPUTING = ("inspector.kernels.*", "inspector.plan", "inspector.preprocess", "inspector.run", "inspector.weight_stats", "inspector.weights")
+COMPUTING = (
+    "inspector.kernels.*",
+    "inspector.plan",
+    "inspector.preprocess",
+    "inspector.run",
+    "inspector.solver",
+    "inspector.train",
+    "inspector.weight_stats",
+    "inspector.weights",
+)
 
 
 @cache

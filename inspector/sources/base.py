@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeVar
 
 from ..errors import InspectorError, MissingExtra, UnreadableError
 from ..layers import Shape, count, shape_text
@@ -17,6 +18,8 @@ from ..lazy import np
 
 if TYPE_CHECKING:
     Batch = list[np.ndarray]
+
+T = TypeVar("T")
 
 AHEAD = 2  # batches: one in hand and one in the making; Caffe's default of 4 costs memory and gains nothing on a CPU
 
@@ -34,15 +37,15 @@ def absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100  # resolve() would follow links and hide what was named
 
 
-class Ahead:
+class Ahead(Generic[T]):
     """Runs an iterator on one thread, `depth` items ahead. What it raises, `next` raises, then and ever after."""
 
-    def __init__(self, items: Iterator[Batch], depth: int = AHEAD) -> None:
+    def __init__(self, items: Iterator[T], depth: int = AHEAD) -> None:
         self._items = items
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
-        self._waiting: deque[Future[Batch]] = deque(self._pool.submit(next, items) for _ in range(depth))
+        self._waiting: deque[Future[T]] = deque(self._pool.submit(next, items) for _ in range(depth))
 
-    def next(self) -> Batch:
+    def next(self) -> T:
         batch = self._waiting[0].result()
         self._waiting.popleft()
         self._waiting.append(self._pool.submit(next, self._items))
@@ -70,7 +73,7 @@ class Source:
         self.folder = folder
         self.rng = rng
         self.lines: list[tuple[str, dict[str, Any]]] = []
-        self._ahead: Ahead | None = None
+        self._ahead: Ahead[Batch] | None = None
 
     # ---- what a reader answers
 
@@ -85,6 +88,10 @@ class Source:
     def batches(self) -> Iterator[Batch]:
         """Batches without end."""
         raise NotImplementedError
+
+    def records(self) -> int | None:
+        """Records until the source repeats itself; None where it does not, or nobody knows."""
+        return None
 
     # ---- what the caller asks
 
@@ -107,6 +114,13 @@ class Source:
             self.shapes()
             self._ahead = Ahead(self.batches())
         return self._ahead.next()
+
+    def skip(self, batches: int) -> None:
+        """Pass over batches; rounds that would end where they began are not read."""
+        records = self.records()
+        around = records // math.gcd(records, self.batch_size) if records else 0  # batches until the first record leads one again
+        for _ in range(batches % around if around else batches):
+            self.next()
 
     def close(self) -> None:
         """Stop reading ahead and let go of files."""

@@ -70,6 +70,9 @@ class Data(Source):
             _, _, image = next(images)
         return [(self.batch_size, *self.transform.shape(image.shape)), (self.batch_size,)][: len(self.proto.top)]
 
+    def records(self) -> int | None:
+        return len(self.database) if isinstance(self.database, lmdb.Reader) else None
+
     def batches(self) -> Iterator[Batch]:
         with self.blame(self.proto.data_param.source, self.path):
             images = ((self.transform(image), item.label) for _, item, image in self._images())

@@ -7,7 +7,7 @@ than memory; Caffe reads whole files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,13 @@ class HDF5Data(Source):
                 self._tops = [tuple(map(int, dataset.shape[1:])) for dataset in datasets]
                 self.lines.append(("hdf5-class" if datasets[0].dtype.kind == "f" else "hdf5-class-integer", {}))
         return [(self.batch_size, *top) for top in self._tops]
+
+    def records(self) -> int | None:
+        return None if self._shuffles else sum(self._rows(name) for name in self.files)
+
+    def _rows(self, name: str) -> int:
+        with self._opened(name) as datasets:
+            return len(datasets[0])
 
     def batches(self) -> Iterator[Batch]:
         batch, have = self._empty(), 0
@@ -146,6 +153,10 @@ class Rows:
                 raise InspectorError(message, code="mixed-sizes")
             dataset.resize(len(dataset) + len(batch), axis=0)
             dataset[-len(batch) :] = batch
+
+    def strings(self, name: str, values: Sequence[str]) -> None:
+        """A data set of text."""
+        self._file.create_dataset(name, data=list(values), shape=(len(values),), dtype=h5py_module().string_dtype())
 
 
 @contextmanager

@@ -79,6 +79,9 @@ class ImageData(Source):
         height, width, channels = image.shape
         return [(self.batch_size, *self.transform.shape((channels, height, width))), (self.batch_size,)]
 
+    def records(self) -> int | None:
+        return None if self.proto.image_data_param.shuffle else len(self.items)
+
     def batches(self) -> Iterator[Batch]:
         with self.blame(self.proto.image_data_param.source, self.path):
             images = ((self.transform(self._read(name).transpose(2, 0, 1)), label) for name, label in self._endless())
