@@ -44,8 +44,9 @@ RANKS = (
     ("inspector.layers", "inspector.layers.*"),
     ("inspector.labels", "inspector.sources", "inspector.sources.*"),
     ("inspector.graph",),
+    ("inspector.multipliers",),
     ("inspector.dialect", "inspector.needs", "inspector.shapes"),
-    ("inspector.build",),
+    ("inspector.build", "inspector.translate"),
     (  # reports: graph -> plain data
         "inspector.batch_size",
         "inspector.codes",
