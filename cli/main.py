@@ -25,6 +25,7 @@ COMMANDS = {
     "log": ("cli.log:log", "Print what a version of Caffe would have logged while it built the net."),
     "dialects": ("cli.log:dialects", "List the versions of Caffe whose words are known, with what sets them apart."),
     "models": ("cli.models:models", "List the nets that ship."),
+    "run": ("cli.run:run", "Run a net on images, or on arrays."),
     "data": ("cli.data:data", "Make databases out of images, look into data sources, compute mean images."),
     "upgrade": ("cli.upgrade:upgrade", "Write a net or solver of any generation in today's form."),
     "doctor": ("cli.doctor:doctor", "Tell what alexinspect runs on, and what is missing or in its way."),
