@@ -24,6 +24,7 @@ from .layers import Shape
 if TYPE_CHECKING:
     import numpy as np
 
+    from .engine import Engine
     from .feed import Feed
     from .run import Executor
     from .sources import Look
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .weights import Matching, Weights
 
 PHASES = {"TRAIN": 0, "TEST": 1}
+ENGINES = ("default", "reference", "fast")
 
 
 def load(
@@ -42,15 +44,23 @@ def load(
     weights: str | os.PathLike[str] | None = None,
     *,
     allow_python: bool = False,
+    engine: str = "default",
+    fast: bool = False,
+    threads: int | None = None,
 ) -> Net:
     """A net from a prototxt, a binary NetParameter, a solver (followed to the net of `phase`), or the name of a model that ships.
 
     `given` maps blob names to shapes that the file does not settle, such as a data layer's tops. `weights` is a caffemodel, whose
     values are read when they are first used. `allow_python` runs the classes that Python layers name: for files that you trust.
 
+    `engine` is how forward computes: "default" by a plan (see plan.py) that gives the specification's numbers to 1e-5, "reference"
+    by the specification itself, layer by layer, "fast" (or `fast=True`) also by Winograd's transform, to 1e-4. `threads` is how
+    many it uses, never more than the process may: all of them, if None.
+
     Raises InspectorError only where the file cannot be read as a net. One that Caffe would refuse still loads: see `Net.error`.
     """
     net = Net(opening.file(path_or_name, _phase(phase)), phase, level, stages, given, allow_python=allow_python)
+    net.engine, net.threads = "fast" if fast else engine, threads
     if weights is not None:
         net.load_weights(weights)
     return net
@@ -66,9 +76,13 @@ def loads(
     name: str = "<text>",
     *,
     allow_python: bool = False,
+    engine: str = "default",
+    fast: bool = False,
+    threads: int | None = None,
 ) -> Net:
     """A net from prototxt text; everything else as `load`."""
     net = Net(opening.text(text, name, _phase(phase)), phase, level, stages, given, allow_python=allow_python)
+    net.engine, net.threads = "fast" if fast else engine, threads
     if weights is not None:
         net.load_weights(weights)
     return net
@@ -136,8 +150,11 @@ class Net:
         self.draft = draft.then(proto, draft.origins, [])
         self._looks: dict[bytes, Look] = {}
         self.graph = self._build(self.given)
+        self.threads: int | None = None
+        self._engine = "default"
         self._weights: Weights | None = None
         self._executor: Executor | None = None
+        self._planner: Engine | None = None
 
     def _build(self, given: Mapping[str, Shape]) -> Graph:
         def seen(node: Node) -> Mapping[str, Shape]:
@@ -292,6 +309,29 @@ class Net:
             self._executor = Executor(self.graph, self.weights)
         return self._executor
 
+    @property
+    def engine(self) -> str:
+        """How `forward` computes: "default", "fast" or "reference", see `load`."""
+        return self._engine
+
+    @engine.setter
+    def engine(self, name: str) -> None:
+        if name not in ENGINES:
+            raise InspectorError(f"engine is '{name}'", code="unknown-engine", remedy=f"use {', '.join(ENGINES)}")
+        self._engine, self._planner = name, None
+
+    @property
+    def planner(self) -> Engine | None:
+        """What runs plans for this net; None where only the specification will do (see engine.plannable)."""
+        from .engine import RULES, Engine, plannable
+
+        if self._engine == "reference" or not plannable(self.graph):
+            return None
+        if self._planner is None or not self._planner.serves(self.weights, self.threads):
+            self.check()
+            self._planner = Engine(self.graph, self.weights, RULES[self._engine], self.threads)
+        return self._planner
+
     def seed(self, value: int) -> None:
         """Start the net's one random generator again: dropout, stochastic pooling, random crops, fillers not yet used."""
         self.weights.seed(value)
@@ -318,7 +358,7 @@ class Net:
             raise graph.error
         if self._weights is not None:
             self._weights = self._weights.moved_to(graph)
-        self.given, self.graph, self._executor = given, graph, None
+        self.given, self.graph, self._executor, self._planner = given, graph, None, None
 
     def forward(
         self,
@@ -336,6 +376,10 @@ class Net:
         """
         wanted = {name: self.blob(name) for name in (self.outputs if blobs is None else blobs)}
         feeds = {self.blob(name) if "@" in name else self._fed(name): value for name, value in inputs.items()}
+        if start is None and end is None and not check_numerics and self.planner is not None:
+            found = self.planner.instead(self.executor, feeds, wanted.values())
+            if found is not None:
+                return {name: found[blob] for name, blob in wanted.items()}
         values = self.executor.forward(feeds, start=start, end=end, check_numerics=check_numerics)
         return {name: values[blob] for name, blob in wanted.items() if blob in values or blobs is not None}
 

@@ -11,6 +11,7 @@ from .errors import InspectorError
 from .graph import Blob, Graph, Node, Param
 from .layers import Context, Shape, shape_text
 from .layers.data import DummyData
+from .layers.recurrent import Recurrent
 from .weights import Weights
 
 
@@ -25,7 +26,7 @@ class Executor:
         self.param_diffs: dict[Param, np.ndarray] = {}
         self.contexts: dict[Node, Context] = {}
         self.forced = bool(graph.proto.force_backward)
-        self._owed: Any = None  # where the generator stood before a forward that somebody else ran
+        self._owed: Any = None  # feeds, layers' and generator's state of a forward that somebody else ran
         self.seed(seed)
 
     def seed(self, value: int) -> None:
@@ -50,6 +51,21 @@ class Executor:
             if check_numerics:
                 self._check_numerics(node)
         return self.values
+
+    def defer(self, feeds: Mapping[Blob, Any]) -> None:
+        """Take the feeds of a forward that a plan runs instead. This executor's values are then out of date, until `settle`."""
+        for blob, value in feeds.items():
+            self.values[blob] = _fed(blob, value, blob.shape)
+        carried = [(node.layer, node.layer.state) for node in self.graph.nodes if isinstance(node.layer, Recurrent)]
+        self._owed = list(feeds), carried, self.rng.bit_generator.state
+
+    def settle(self) -> None:
+        """Run the forward that was deferred, from the same state and with the numbers that its random layers drew."""
+        if self._owed is not None:
+            feeds, carried, self.rng.bit_generator.state = self._owed
+            for layer, state in carried:
+                layer.state = state
+            self.forward({blob: self.values[blob] for blob in feeds})
 
     def walk(self, feeds: Mapping[Blob, Any]) -> Iterator[Node]:
         """Run node by node in little memory: a value is forgotten once its last reader has run and its maker was looked at."""

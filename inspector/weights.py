@@ -128,16 +128,28 @@ class Weights:
         self._seed = seed
         self._arrays: dict[Param, np.ndarray] = {}
         self._stored: dict[Param, StoredBlob] = {}
+        self.exposed: set[Param] = set()  # owners whose arrays somebody holds and may write to at any time
+        self.version = 0  # counts what `set` and `load` have changed
         if stored is not None:
             self.load(stored)
 
     def __getitem__(self, param: Param) -> np.ndarray:
         """The array of `param.shape`, writable; of a shared parameter the owner's, or a view of it where its shape differs."""
+        self.exposed.add(param.owner)
+        return self.peek(param)
+
+    def peek(self, param: Param) -> np.ndarray:
+        """The same array for somebody who promises not to write to it."""
         owner = param.owner
         array = self._arrays.get(owner)
         if array is None:
             array = self._arrays[owner] = self._make(owner)
         return array if array.shape == param.shape else array.reshape(param.shape)
+
+    def release(self, param: Param) -> None:
+        """Forget an array that nobody else holds and that can be read from its file again; in memory it need not be twice."""
+        if param.owner in self._stored and param.owner not in self.exposed:
+            self._arrays.pop(param.owner, None)
 
     def set(self, param: Param, values: np.ndarray) -> None:
         """Copy values in. Raises InspectorError (`weights-shape`) unless they have exactly the parameter's shape."""
@@ -150,7 +162,9 @@ class Weights:
         owner = param.owner
         if owner not in self._arrays:  # nothing to read or to draw for what is overwritten
             self._arrays[owner] = aligned(owner.shape)
-        self[param][...] = values
+        self._stored.pop(owner, None)  # what the file says holds no longer
+        self.version += 1
+        self.peek(param)[...] = values
 
     def load(self, stored: StoredModel) -> Matching:
         """Take the values of a file, as `caffe train -weights` does; several files may follow each other.
@@ -159,12 +173,12 @@ class Weights:
         """
         matching = match(self.graph, stored)
         matching.check()
+        self.version += 1
         for param, blob in matching.pairs:
             owner = param.owner
+            self._stored[owner] = blob
             if owner in self._arrays:
                 blob.read(self._arrays[owner])
-            else:
-                self._stored[owner] = blob
         return matching
 
     def seed(self, value: int) -> None:
@@ -177,6 +191,7 @@ class Weights:
         places = {(param.node.index, param.index): param for param in graph.params()}
         weights._arrays = _moved(self._arrays, places)
         weights._stored = _moved(self._stored, places)
+        weights.exposed = set(_moved(dict.fromkeys(self.exposed), places))
         return weights
 
     def by_layer(self, *, shared: bool = True) -> dict[str, list[np.ndarray | None]]:

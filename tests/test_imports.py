@@ -21,6 +21,7 @@ RANKS = (
     ("caffe_proto", "caffe_proto.*"),
     (  # needs nothing
         "inspector._version",
+        "inspector.blas",
         "inspector.dump",
         "inspector.editions",
         "inspector.errors",
@@ -67,6 +68,7 @@ RANKS = (
     ("inspector.plan", "inspector.preprocess", "inspector.weight_stats", "inspector.weights"),
     ("inspector.check",),
     ("inspector.findings", "inspector.run"),
+    ("inspector.engine", "inspector.engine.*"),
     ("inspector.feed",),  # asks a net for its sources
     ("inspector.net",),
     (  # what the commands do with a net: nets and files in, plain data out
@@ -87,6 +89,8 @@ RANKS = (
 
 # Modules that are loaded only when something is computed, and so may import NumPy at their top.
 COMPUTING = (
+    "inspector.engine",
+    "inspector.engine.*",
     "inspector.kernels.*",
     "inspector.plan",
     "inspector.preprocess",

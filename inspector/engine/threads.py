@@ -1,0 +1,59 @@
+"""Workers: parts of a batch side by side, each with one BLAS thread; whole steps with all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ..kernels.fast.base import Call, run
+
+
+class Workers:
+    """`count` threads for one engine. As a context it holds BLAS to that many threads.
+
+    Without threadpoolctl BLAS cannot be told, so that there is one worker, and BLAS does as its environment says.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._controller = _controller()
+        self.count = max(1, count) if self._controller is not None else 1
+        self._pool: ThreadPoolExecutor | None = None
+        self._limit: Any = None
+
+    def __enter__(self) -> Workers:
+        if self._controller is not None:
+            self._limit = self._controller.limit(limits=self.count)
+            self._limit.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._limit is not None:
+            self._limit.__exit__(*exception)
+            self._limit = None
+
+    def run(self, parts: Sequence[Sequence[Call]]) -> None:
+        """Run every list of calls; side by side where there is more than one."""
+        if len(parts) == 1:
+            run(parts[0])
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="alexinspect")
+        with self._controller.limit(limits=1):
+            for done in [self._pool.submit(_quietly, part) for part in parts]:
+                done.result()
+
+
+def _quietly(calls: Sequence[Call]) -> None:
+    with np.errstate(all="ignore"):  # which is a thread's own
+        run(calls)
+
+
+def _controller() -> Any:
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController().select(user_api="blas")

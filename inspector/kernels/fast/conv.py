@@ -1,0 +1,195 @@
+"""Convolution over pixels: a direct product where windows are 1x1, else columns copied tile by tile, and a product with them.
+
+`x` is the padded input, n x H x W x C, cut so that the first window begins at its first pixel. Weights are (kernel height * width *
+C / groups, O). Every product goes through the heads: channel ranges of it, each with its Finish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from .base import Calls, Scratch, apply, copy, flat
+from .finish import Finish
+
+LEAST_PIXELS, LEAST_COLUMNS = 512, 1 << 19  # of a tile; below that, products are slow (columns counted in floats)
+MOST_COLUMNS = 1 << 22  # several images share a tile only up to here
+REPACKED = 700_000  # floats of weights from which on a tile costs more than it saves: BLAS packs them again for every product
+FINISHED = 1 << 18  # floats of a tile of a direct product, which is finished while it is in the cache
+
+
+class Head(NamedTuple):
+    """Channels [start, stop) of a product, and what becomes of them."""
+
+    start: int
+    stop: int
+    finish: Finish
+
+
+class Taps(NamedTuple):
+    """A window: kernel, stride and dilation, height and width each. Its padding is in the input."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+
+    def view(self, x: np.ndarray, outs: tuple[int, int]) -> np.ndarray:
+        """What each window sees, without a copy: n x OH x OW x kh x kw x C."""
+        n, h, w, c = x.strides
+        (kh, kw), (sh, sw), (dh, dw) = self
+        return np.lib.stride_tricks.as_strided(
+            x, (len(x), *outs, kh, kw, x.shape[3]), (n, h * sh, w * sw, h * dh, w * dw, c), writeable=False
+        )
+
+
+def tiles(images: int, rows: int, row_columns: int, row_pixels: int, weights: int) -> Iterator[tuple[slice, slice]]:
+    """(images, rows) of each tile of the columns, which has `row_columns` floats and `row_pixels` windows in a row of windows."""
+    enough = max(-(-LEAST_PIXELS // row_pixels), -(-LEAST_COLUMNS // row_columns))
+    if weights > REPACKED:
+        enough = rows
+    if 2 * enough > rows:  # whole images, as many as fit
+        together = max(1, min(images, MOST_COLUMNS // (rows * row_columns)))
+        together = -(-images // -(-images // together))  # of equal size
+        for image in range(0, images, together):
+            yield slice(image, min(images, image + together)), slice(0, rows)
+        return
+    height = -(-rows // (rows // enough))
+    for image in range(images):
+        for row in range(0, rows, height):
+            yield slice(image, image + 1), slice(row, min(rows, row + height))
+
+
+def finished(product: np.ndarray, heads: Sequence[Head], images: slice, rows: slice) -> Calls:
+    """Every head's share of a tile, images x rows x W x O."""
+    for head in heads:
+        yield from head.finish(product[..., head.start : head.stop], images, rows)
+
+
+def product_tile(
+    heads: Sequence[Head], outputs: int, images: slice, rows: slice, scratch: Scratch
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the product of a tile goes, as images x rows x W x O and as a matrix: its destination if BLAS can write there."""
+    target = heads[0].finish.out[images, rows]
+    matrix = flat(target) if len(heads) == 1 else None
+    if matrix is None:
+        target = scratch.take(*target.shape[:3], outputs)
+        matrix = target.reshape(-1, outputs)
+    return target, matrix
+
+
+def direct(x: np.ndarray, weights: np.ndarray, heads: Sequence[Head], scratch: Scratch) -> Calls:
+    """1x1 windows with stride 1 on an input whose pixels form a matrix (`flat`)."""
+    n, rows, width, _ = x.shape
+    outputs = weights.shape[1]
+    height = rows
+    if weights.size <= REPACKED:
+        height = max(-(-LEAST_PIXELS // width), FINISHED // (width * outputs), 1)
+    spans = [(slice(i, i + 1), slice(r, min(rows, r + height))) for i in range(n) for r in range(0, rows, height)]
+    if 2 * height > rows:
+        spans = [(slice(0, n), slice(0, rows))]
+    for images, part in spans:
+        scratch.reset()
+        tile, matrix = product_tile(heads, outputs, images, part, scratch)
+        pixels = flat(x[images, part])
+        if pixels is None:
+            raise ValueError("the input's pixels are no matrix")
+        yield apply(np.matmul, pixels, weights, out=matrix)
+        yield from finished(tile, heads, images, part)
+
+
+def columns(x: np.ndarray, weights: np.ndarray, taps: Taps, groups: int, heads: Sequence[Head], scratch: Scratch) -> Calls:
+    """Any window, any groups: one copy from the window view into scratch, then one product per group."""
+    n, rows, width, _ = heads[0].finish.out.shape
+    inside, outputs = weights.shape[0], weights.shape[1]
+    channels = x.shape[3] // groups
+    each = outputs // groups
+    windows = [taps.view(x[..., g * channels : (g + 1) * channels], (rows, width)) for g in range(groups)]
+    for images, part in tiles(n, rows, width * inside, width, inside * each):
+        scratch.reset()
+        tile, matrix = product_tile(heads, outputs, images, part, scratch)
+        cols = scratch.take(len(matrix), inside)
+        for group, window in enumerate(windows):
+            seen = window[images, part]
+            yield copy(cols.reshape(seen.shape), seen)
+            share = slice(group * each, (group + 1) * each)
+            yield apply(np.matmul, cols, weights[:, share], out=matrix[:, share])
+        yield from finished(tile, heads, images, part)
+
+
+def planes(x: np.ndarray, weights: np.ndarray, taps: Taps, heads: Sequence[Head], scratch: Scratch) -> Calls:
+    """Few channels, as planes: x is n x C x H x W, padded. Columns are (C * kernel, pixels), weights (C * kernel, O)."""
+    n, rows, width, outputs = heads[0].finish.out.shape[:3] + weights.shape[1:]
+    inside = len(weights)
+    (kh, kw), (sh, sw), (dh, dw) = taps
+    sn, sc, sy, sx = x.strides
+    window = np.lib.stride_tricks.as_strided(
+        x, (n, x.shape[1], kh, kw, rows, width), (sn, sc, sy * dh, sx * dw, sy * sh, sx * sw), writeable=False
+    )
+    for images, part in tiles(n, rows, width * inside, width, weights.size):
+        for image in range(images.start, images.stop):
+            scratch.reset()
+            one = slice(image, image + 1)
+            tile, matrix = product_tile(heads, outputs, one, part, scratch)
+            cols = scratch.take(inside, len(matrix))
+            seen = window[image, ..., part, :]
+            yield copy(cols.reshape(seen.shape), seen)
+            yield apply(np.matmul, cols.T, weights, out=matrix)
+            yield from finished(tile, heads, one, part)
+
+
+def depthwise(x: np.ndarray, weights: np.ndarray, taps: Taps, heads: Sequence[Head], scratch: Scratch) -> Calls:
+    """One filter per channel; weights are (kh, kw, W, C), the same for every pixel of a row."""
+    n, rows, width, channels = heads[0].finish.out.shape
+    height = max(1, min(rows, FINISHED // (width * channels)))
+    window = taps.view(x, (rows, width))  # n OH OW kh kw C
+    whole = taps.stride[1] == 1 and x.strides[2] == 4 * channels
+    kh, kw = taps.kernel
+    for image in range(n):
+        for row in range(0, rows, height):
+            scratch.reset()
+            images, part = slice(image, image + 1), slice(row, min(rows, row + height))
+            seen = window[image, part].transpose(0, 2, 3, 1, 4)  # rows kh kw W C
+            tile = scratch.take(len(seen), width, channels)
+            if whole:  # the pixels of a row follow each other: one long run
+                shape = (len(seen), kh, kw, width * channels)
+                run = np.lib.stride_tricks.as_strided(seen, shape, (*seen.strides[:3], 4), writeable=False)
+                flat_weights = weights.reshape(kh, kw, width * channels)
+                yield partial(np.einsum, "rijl,ijl->rl", run, flat_weights, out=tile.reshape(len(seen), -1))
+            else:
+                yield partial(np.einsum, "rijwc,ijc->rwc", seen, weights[:, :, 0], out=tile)
+            yield from finished(tile[None], heads, images, part)
+
+
+Reach = Sequence[tuple[int, tuple[slice, ...], tuple[slice, ...]]]  # Window.taps: element, inputs that it serves, where they go
+
+
+def spread(x: np.ndarray, weights: np.ndarray, reach: Reach, head: Head, scratch: Scratch) -> Calls:
+    """The transposed convolution: every pixel times all filters, and each element of the result added where it belongs.
+
+    x is n x h x w x C, weights (C, kernel elements, O); or (kernel elements, C) with one filter per channel.
+    """
+    n, rows, width, outputs = head.finish.out.shape
+    channels = x.shape[3]
+    for image in range(n):
+        scratch.reset()
+        total = scratch.take(1, rows, width, outputs)
+        yield partial(total.fill, 0)
+        if weights.ndim == 2:
+            product = scratch.take(*x.shape[1:])
+            for number, served, read in reach:
+                part = product[served]
+                yield apply(np.multiply, x[image][served], weights[number], out=part)
+                yield apply(np.add, total[0][read], part, out=total[0][read])
+        else:
+            pixels = flat(x[image : image + 1])
+            if pixels is None:
+                pixels = scratch.take(x.shape[1] * x.shape[2], channels)
+                yield copy(pixels.reshape(x.shape[1:]), x[image])
+            product = scratch.take(*x.shape[1:3], *weights.shape[1:])
+            yield apply(np.matmul, pixels, weights.reshape(channels, -1), out=product.reshape(len(pixels), -1))
+            for number, served, read in reach:
+                yield apply(np.add, total[0][read], product[served][:, :, number], out=total[0][read])
+        yield from head.finish(total, slice(image, image + 1))
