@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +187,7 @@ class Training:
         self.solver = solver.create(self.proto, [param.shape for param in self.train.learned()])
         self._losses: list[np.float32] = []
         self._smoothed = f32(0)
-        self._stopped = False
+        self.stopped = False
         if snapshot is not None:
             self._said.append(Event("train-resume", {"file": snapshot}))
             self._restore(snapshot)
@@ -361,7 +360,7 @@ class Training:
         yield from self._steps(start)
         if proto.snapshot_after_train and (not proto.snapshot or own.iteration % proto.snapshot):
             yield from self._snapshot()
-        if self._stopped:
+        if self.stopped:
             yield Event("train-stopped", {"iteration": own.iteration})
         else:
             if proto.display and own.iteration % proto.display == 0:
@@ -379,7 +378,7 @@ class Training:
             due = proto.test_interval and own.iteration % proto.test_interval == 0
             if due and (own.iteration > 0 or proto.test_initialization):
                 yield from self._test_all()
-                if self._stopped:
+                if self.stopped:
                     return
             loss, diffs = self._gradients()
             self._smooth(loss, start)
@@ -405,11 +404,12 @@ class Training:
                 ]
             )
             own.iteration += 1
+            yield Event("train-step", {"iteration": own.iteration, "loss": float(loss)})
             wish = self.asked()
             if (proto.snapshot and own.iteration % proto.snapshot == 0) or wish == SNAPSHOT:
                 yield from self._snapshot()
             if wish == STOP:
-                self._stopped = True
+                self.stopped = True
                 return
 
     def _gradients(self) -> tuple[np.float32, list[np.ndarray]]:
@@ -440,7 +440,7 @@ class Training:
 
     def _test_all(self) -> Iterator[Event]:
         for number, runner in enumerate(self.tests):
-            if not self._stopped:
+            if not self.stopped:
                 yield from self._test(number, runner)
 
     def _test(self, number: int, runner: Runner) -> Iterator[Event]:
@@ -456,7 +456,7 @@ class Training:
             if wish == SNAPSHOT:
                 yield from self._snapshot()
             elif wish == STOP:
-                self._stopped = True
+                self.stopped = True
                 yield Event("test-interrupted")
                 return
             total += runner.forward()
@@ -598,7 +598,51 @@ def _hdf5_class(net: Net) -> Event:
     return Event(*next(line for line in net.look(node).lines if line[0].startswith("hdf5-class")))
 
 
-def stamped(line: log.Line, now: datetime) -> str:
-    """A line as glog writes it: severity, date, time, process, place, text; it ends in a line break."""
-    masked = line.masked()
-    return f"{masked[0]}{now:%m%d %H:%M:%S.%f} {os.getpid():5} {masked[2:]}"
+# ---------------------------------------------------------------------------------------------------------------- in numbers
+
+
+class Curves:
+    """The numbers that a training showed: a row per iteration, the columns in the order in which they were met.
+
+    `groups` says of each column what a plot needs: "loss" or "score" (an output that is no loss), or nothing.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[int, dict[str, float]] = {}
+        self.groups: dict[str, str] = {}
+        self._began = time.perf_counter()
+        self._iteration = 0
+
+    def add(self, event: Event) -> None:
+        """Take note of an event, if it has numbers."""
+        values = event.values
+        if event.kind in ("train-iteration", "train-last", "test-iteration"):
+            self._iteration = values["iteration"]
+        if event.kind in ("train-iteration", "train-last"):
+            self._note("loss", values["loss"], "loss")
+        elif event.kind == "train-rate":
+            self._note("learning_rate", values["rate"])
+        elif event.kind in ("train-output", "test-output"):
+            which = "train" if event.kind == "train-output" else "test" if not values["test"] else f"test #{values['test']}"
+            name = f"{which} {values['output']}"
+            if name in self.rows.get(self._iteration, {}):  # an output of several numbers
+                name += f" #{values['index']}"
+            self._note(name, values["value"], "loss" if values["weight"] else "score")
+
+    def _note(self, column: str, value: float, group: str = "") -> None:
+        row = self.rows.setdefault(self._iteration, {"seconds": round(time.perf_counter() - self._began, 3)})
+        row[column] = value
+        self.groups.setdefault(column, group)
+
+    def table(self) -> tuple[list[str], list[list[float | None]]]:
+        """Names of the columns, and the rows."""
+        names = ["seconds", *self.groups]
+        return ["iteration", *names], [[at, *(row.get(name) for name in names)] for at, row in sorted(self.rows.items())]
+
+    def series(self, group: str) -> dict[str, list[tuple[float, float]]]:
+        """The curves of one group."""
+        return {
+            name: [(at, row[name]) for at, row in sorted(self.rows.items()) if name in row]
+            for name, own in self.groups.items()
+            if own == group
+        }
