@@ -31,6 +31,7 @@ class Eltwise(Layer):
     `stable_prod_grad: false` computes a product's gradient as the quotient of top and bottom.
     """
 
+    rule = "that of the bottoms, which are all alike"
     bottoms = (2, None)
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
@@ -168,6 +169,7 @@ class Concat(AlongAxis):
     `concat_dim` is the older name of `axis`. Caffe: concat_layer.cpp. The top of a single bottom shares its memory.
     """
 
+    rule = "that of the bottoms, with the sum of their sizes on `axis`"
     bottoms = (1, None)
     field, older = "concat_param", "concat_dim"
 
@@ -232,6 +234,7 @@ class Slice(AlongAxis):
     `slice_dim` is the older name of `axis`. Caffe: slice_layer.cpp. A single top shares the bottom's memory.
     """
 
+    rule = "that of the bottom, with a part of its size on `axis` for each top"
     tops = (1, None)
     field, older = "slice_param", "slice_dim"
 
@@ -297,6 +300,7 @@ class Split(Layer):
     The tops share the bottom's memory, and the bottom's gradient is the sum of theirs. Caffe: split_layer.cpp.
     """
 
+    rule = "that of the bottom, for every top"
     tops = (1, None)
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
@@ -334,6 +338,7 @@ class Silence(Layer):
     Caffe: silence_layer.cpp.
     """
 
+    rule = "no tops"
     bottoms = (1, None)
     tops = 0
 
@@ -354,6 +359,7 @@ class Filter(Layer):
     How many items the tops have depends on the data; when the net is built they are taken to be all. Caffe: filter_layer.cpp.
     """
 
+    rule = "those of the bottoms but the last, with as many items as are chosen"
     bottoms = (2, None)
     tops = (1, None)
 
@@ -407,6 +413,7 @@ class BatchReindex(Layer):
     Caffe: batch_reindex_layer.cpp; the indices have no gradient.
     """
 
+    rule = "that of the first bottom, with as many items as there are indices"
     bottoms = 2
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:

@@ -280,6 +280,8 @@ class Convolution(Filtering):
     Caffe's ConvolutionLayer. Sizes: (n + 2 pad - (dilation (kernel - 1) + 1)) / stride + 1, rounded towards zero.
     """
 
+    rule = "N x num_output x outs; along each axis out = (n + 2 pad - (dilation (kernel - 1) + 1)) / stride + 1, rounded down"
+
 
 @register("Deconvolution")
 class Deconvolution(Filtering):
@@ -295,6 +297,7 @@ class Deconvolution(Filtering):
     Caffe's DeconvolutionLayer. Sizes: stride (n - 1) + dilation (kernel - 1) + 1 - 2 pad. Weights: input x output/group x kernel.
     """
 
+    rule = "N x num_output x outs; along each axis out = stride (n - 1) + dilation (kernel - 1) + 1 - 2 pad"
     transposed = True
 
 
@@ -309,6 +312,7 @@ class Im2col(Sliding):
     Caffe's Im2colLayer.
     """
 
+    rule = "N x (channels * kernel elements) x outs; outs as those of a Convolution"
     prefix = "im2col"
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:

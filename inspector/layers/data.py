@@ -56,6 +56,7 @@ class Input(Source):
     (Caffe's InputLayer)
     """
 
+    rule = "what `shape` says, or what the caller gives"
     tops = (1, None)
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape | None]:  # type: ignore[override]
@@ -87,6 +88,7 @@ class DummyData(Source):
     (Caffe's DummyDataLayer)
     """
 
+    rule = "what `shape` says, or num x channels x height x width"
     tops = (1, None)
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape | None]:  # type: ignore[override]
@@ -154,6 +156,7 @@ class MemoryData(Source):
     (Caffe's MemoryDataLayer)
     """
 
+    rule = "batch_size x channels x height x width, and batch_size labels"
     tops = 2
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape | None]:  # type: ignore[override]
@@ -185,6 +188,7 @@ class Data(Source):
     (Caffe's DataLayer)
     """
 
+    rule = "batch_size x the images' shape, cut to crop_size, and batch_size labels"
     tops = (1, 2)
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape | None]:  # type: ignore[override]
@@ -218,6 +222,10 @@ class ImageData(Source):
     (Caffe's ImageDataLayer)
     """
 
+    rule = (
+        "batch_size x channels x height x width of the images, resized to new_height x new_width, cut to crop_size; batch_size "
+        "labels"
+    )
     tops = 2
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape | None]:  # type: ignore[override]
@@ -263,6 +271,7 @@ class WindowData(Source):
     (Caffe's WindowDataLayer)
     """
 
+    rule = "batch_size x channels x crop_size x crop_size, and batch_size labels"
     tops = 2
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape | None]:  # type: ignore[override]
@@ -293,6 +302,7 @@ class HDF5Data(Source):
     Only the batch size is known without the files. (Caffe's HDF5DataLayer)
     """
 
+    rule = "batch_size x the shape of one row of each data set"
     tops = (1, None)
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape | None]:  # type: ignore[override]
@@ -313,6 +323,7 @@ class HDF5Output(Layer):
     Here it writes nothing: running a net must not write where a prototxt says. (Caffe's HDF5OutputLayer)
     """
 
+    rule = "no tops"
     bottoms = 2
     tops = 0
 

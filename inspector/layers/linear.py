@@ -25,6 +25,8 @@ class InnerProduct(Layer):
     Weights are num_output x inputs, with `transpose` inputs x num_output. Caffe: inner_product_layer.cpp.
     """
 
+    rule = "the bottom's axes before `axis`, then num_output"
+
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         axis = self.axis(self.proto.inner_product_param.axis, bottoms[0])
         for param in self.params(*bottoms):
@@ -87,6 +89,8 @@ class Embed(Layer):
 
     Weights are input_dim x num_output. Caffe: embed_layer.cpp, which has no gradient for the indices.
     """
+
+    rule = "the bottom's axes, then num_output"
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         for code, value in (("num_output", self._outputs()), ("input_dim", self._inputs())):

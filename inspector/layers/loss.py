@@ -30,6 +30,7 @@ L1, L2 = 1, 2  # HingeLossParameter.Norm
 class Loss(Layer):
     """A number from predictions and labels whose first axes agree (Caffe's LossLayer)."""
 
+    rule = "a blob without axes: one number, the loss"
     bottoms: Arity = 2
     tops: Arity = 1
     loss = True
@@ -152,6 +153,7 @@ def _split(shape: Shape, axis: int) -> tuple[int, int, int]:
 class _ClassLoss(Loss):
     """Softmax over one axis, then a loss from one label per position: SoftmaxWithLoss and InfogainLoss."""
 
+    rule = "a blob without axes: one number, the loss; a second top is like the scores"
     tops = (1, 2)
     code = ""  # prefix of its codes
 
@@ -567,6 +569,7 @@ class Accuracy(Layer):
     A class ties with the true one at its cost: equal scores count as better. (Caffe's AccuracyLayer)
     """
 
+    rule = "a blob without axes: one number; a second top has one per class"
     bottoms = 2
     tops = (1, 2)
 

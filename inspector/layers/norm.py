@@ -202,6 +202,8 @@ class MVN(Layer):
     Caffe's MVNLayer: divides by the standard deviation plus eps. Its top always has 4 axes.
     """
 
+    rule = "that of the bottom, filled up with ones to 4 axes"
+
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         return [self.check_blob(tuple(self.legacy(bottoms[0], i) for i in range(4)))]
 

@@ -36,6 +36,11 @@ class Pooling(Layer):
     its leading pad. AVE divides by the window clipped to the padded image. A second top of MAX holds where each maximum was found.
     """
 
+    rule = (
+        "N x C x outs; along each axis out = (n + 2 pad - kernel) / stride + 1, rounded up; padded, a last window that would "
+        "start behind the image is dropped"
+    )
+
     def __init__(self, proto: Any, phase: int = TEST, edition: Edition = MASTER) -> None:
         super().__init__(proto, phase, edition)
         self.tops = (1, 2 if proto.pooling_param.pool == MAX else 1)
@@ -202,6 +207,8 @@ class SPP(Layer):
     Caffe's SPPLayer, which is built of inner Pooling layers. A pyramid of one level keeps its 4 axes. On some image sizes the
     padding that makes the bins fit is not smaller than a bin, and Caffe refuses.
     """
+
+    rule = "N x (C * all bins), 4^level bins for each level; a pyramid of one level keeps its 4 axes, N x C x 1 x 1"
 
     def _levels(self, shape: Shape) -> list[Pooling]:
         """The inner layers for a bottom of this shape."""

@@ -108,6 +108,7 @@ class Python(Layer):
     (Caffe's PythonLayer)
     """
 
+    rule = "what its class says"
     bottoms = (0, None)
     tops = (0, None)
     allow_python: bool = False  # set on the instance by whoever trusts the prototxt

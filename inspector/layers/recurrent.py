@@ -30,6 +30,7 @@ class Recurrent(Layer):
     forgets it.
     """
 
+    rule = "timesteps x streams x num_output; exposed states are 1 x streams x num_output"
     recurs: ClassVar[tuple[str, ...]] = ()  # the states that go from timestep to timestep, in Caffe's order
     gates: ClassVar[int] = 1  # rows of the weights per hidden unit
     hidden: ClassVar[str] = ""  # letters of the hidden layer in the names of parameters
@@ -373,6 +374,7 @@ class LSTMUnit(Layer):
     Bottoms are (1, N, H), (1, N, 4H) and (1, N). (Caffe's LSTMUnitLayer)
     """
 
+    rule = "those of the first bottom, 1 x streams x hidden, for cell state and hidden state"
     bottoms = 3
     tops = 2
 

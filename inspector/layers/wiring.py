@@ -49,6 +49,8 @@ class Flatten(Reordering):
     Caffe: flatten_layer.cpp. An `end_axis` just before `axis` inserts an axis of size 1.
     """
 
+    rule = "the axes from `axis` to `end_axis` become one; the others stay"
+
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         self.check_names()
         (x,) = bottoms
@@ -72,6 +74,8 @@ class Reshape(Reordering):
 
     Only the `num_axes` axes from `axis` on are replaced (default: all); `axis: -1 num_axes: 0` appends. Caffe: reshape_layer.cpp.
     """
+
+    rule = "what `shape` says, in place of `num_axes` axes from `axis` on: 0 copies a size, -1 takes what is left"
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         self.check_names()
@@ -160,6 +164,7 @@ class Crop(Layer):
     The second bottom gives only its shape and has no gradient. Caffe: crop_layer.cpp.
     """
 
+    rule = "the first bottom's axes before `axis`, the second bottom's from there on"
     bottoms = 2
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
@@ -223,6 +228,8 @@ class Tile(Layer):
     Caffe: tile_layer.cpp.
     """
 
+    rule = "that of the bottom, with `axis` `tiles` times as long"
+
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         (x,) = bottoms
         p = self.proto.tile_param
@@ -261,6 +268,8 @@ class Reduction(Layer):
 
     Operations are SUM, ASUM, SUMSQ and MEAN. Caffe: reduction_layer.cpp.
     """
+
+    rule = "the bottom's axes before `axis`"
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         return [bottoms[0][: self.axis(self.proto.reduction_param.axis, bottoms[0])]]
@@ -318,6 +327,8 @@ class ArgMax(Layer):
     With `out_max_val` the numbers themselves: instead of the indices where `axis` is set, else after them in an N x 2 x top_k top.
     Without gradient: Caffe's backward stops the program. Caffe: argmax_layer.cpp.
     """
+
+    rule = "that of the bottom, with top_k on `axis`; without `axis` N x 1 x top_k, and N x 2 x top_k with out_max_val"
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         (x,) = bottoms
@@ -385,6 +396,7 @@ class Parameter(Layer):
     The top shares the parameter's memory. It has no filler: it starts at 0. Caffe: parameter_layer.hpp.
     """
 
+    rule = "what `shape` says"
     bottoms = 0
 
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
