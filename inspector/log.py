@@ -13,6 +13,8 @@ from itertools import chain
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
+from caffe_proto import caffe_pb2
+
 from . import dump, memory, opening, upgrade
 from .build import build
 from .dialect import Dialect, Statement
@@ -123,7 +125,9 @@ class Log:
         """The F line of a refusal; nothing follows."""
         code, kind = key or refusal.code, refusal.finding.layer_type
         statement = self.dialect.refusals.get(f"{code}:{kind}", self.dialect.refusals.get(code))
-        values = {"layer": refusal.finding.layer, "type": kind, "v1_type": V1_TYPES.get(kind or "", ""), "file": self.file}
+        older = V1_TYPES.get(kind or "", "NONE")
+        values = {"layer": refusal.finding.layer, "type": kind, "v1_type": older, "file": self.file}
+        values["v1_number"] = caffe_pb2.V1LayerParameter.LayerType.Value(older)
         values.update(refusal.values)
         if refusal.code == "unknown-layer-type":
             values["types"] = ", ".join(sorted(known_types(self.dialect)))
