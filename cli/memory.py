@@ -16,11 +16,17 @@ SOLVERS = ["SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"]
 @options.form(*options.FORMATS)
 @click.option("--batch", type=click.IntRange(min=1), help="Count for this batch, shapes worked out anew.")
 @click.option("--fits", metavar="SIZE", help="Find the largest batch that fits into SIZE, such as 12GiB.")
-@click.option("--solver", type=click.Choice(SOLVERS, case_sensitive=False), default="SGD", help="Who trains.", show_default=True)
+@click.option(
+    "--solver",
+    type=click.Choice(SOLVERS, case_sensitive=False),
+    help="Who trains; by default the type of a MODEL that is a solver, or SGD.",
+)
 @click.option("--svg", type=click.Path(dir_okay=False), help="Draw the timeline into this file.")
 @click.option("--columns", default="", metavar="NAME,...", help="Columns of the table, or all.")
 @options.color
-def memory(model: str, how: How, form: str, batch: int | None, fits: str | None, solver: str, svg: str | None, columns: str) -> int:
+def memory(
+    model: str, how: How, form: str, batch: int | None, fits: str | None, solver: str | None, svg: str | None, columns: str
+) -> int:
     """Tell what memory a net takes, when, and the largest batch that fits.
 
     The table is a timeline of the forward pass: what has to exist while each layer runs, if blobs are freed after their last use.
@@ -32,6 +38,7 @@ def memory(model: str, how: How, form: str, batch: int | None, fits: str | None,
     net = how.open(model)
     if batch is not None:
         rebatched(net, batch)
+    solver = solver or memories.solver_of(net)
     report = memories.measure(net, solver)
     answer = memories.fits(net, room, solver) if room is not None else None
     if svg is not None:

@@ -1,14 +1,15 @@
-"""The same net at another batch size, and the largest that fits into some memory."""
+"""The same net at another batch or image size, and the largest batch that fits into some memory."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .build import build
 from .errors import InspectorError, Refusal
 from .graph import Graph
+from .layers import Shape
 from .summary import batch as batch_of
 
 if TYPE_CHECKING:
@@ -28,29 +29,54 @@ def graph_of(net: Net, size: int) -> Graph:
     now = batch_of(net.graph)
     if now is None:
         raise InspectorError("the net has no input with a batch of known size", code="no-batch", remedy="give --shape")
+    return _rebuilt(net, lambda shape: (size, *shape[1:]) if shape[:1] == (now,) else shape)
+
+
+def _rebuilt(net: Net, change: Callable[[Shape], Shape]) -> Graph:
+    """The net's graph with the shapes of its sources changed; a crop follows the image."""
     proto = type(net.draft.proto)()
     proto.CopyFrom(net.draft.proto)
-    for layer in proto.layer:
-        if layer.type == "MemoryData":
-            layer.memory_data_param.batch_size = size
-        elif layer.type == "DummyData":
-            param = layer.dummy_data_param
-            param.num[:] = [size if num == now else num for num in param.num]
-            for shape in param.shape:
-                if shape.dim[:1] == [now]:
-                    shape.dim[0] = size
-    sources = [node for node in net.graph.nodes if not node.bottoms and node.type not in OWN_SHAPES]
-    tops = [blob for node in sources for blob in node.tops if blob.shape and blob.shape[0] == now]
-    given = {blob.name: (size, *(blob.shape or ())[1:]) for blob in tops}
-    graph = build(net.draft.then(proto, net.draft.origins, []), {**net.given, **given}, net.edition, allow_python=net.allow_python)
+    layers = {layer.name: layer for layer in proto.layer}
+    given = dict(net.given)
+    for node in net.graph.nodes:
+        if node.bottoms:
+            continue
+        shapes = [change(blob.shape) if blob.shape is not None else None for blob in node.tops]
+        if node.type in OWN_SHAPES:
+            _write(layers[node.name], shapes)
+        else:
+            given.update((blob.name, shape) for blob, shape in zip(node.tops, shapes, strict=True) if shape is not None)
+        crop = layers[node.name].transform_param if node.name in layers else None
+        if crop is not None and crop.crop_size and shapes and shapes[0] is not None and len(shapes[0]) == 4:
+            crop.crop_size = shapes[0][2]
+    graph = build(net.draft.then(proto, net.draft.origins, []), given, net.edition, allow_python=net.allow_python)
     if graph.error is not None and net.graph.error is None:
         raise graph.error
     return graph
 
 
+def _write(layer: Any, shapes: Sequence[Shape | None]) -> None:
+    """Shapes into the settings of a source that says them itself."""
+    known = [shape for shape in shapes if shape is not None]
+    if layer.type == "MemoryData":
+        param = layer.memory_data_param
+        param.batch_size, param.channels, param.height, param.width = known[0]
+        return
+    param = layer.dummy_data_param
+    for name in ("num", "channels", "height", "width", "shape"):
+        param.ClearField(name)
+    for shape in known:
+        param.shape.add(dim=shape)
+
+
 def rebatched(net: Net, size: int) -> None:
     """Give the net that batch; for reports, which look at nothing but its graph."""
     net.graph = graph_of(net, size)
+
+
+def resized(net: Net, size: int) -> None:
+    """Give the net square images of that size, for reports: all four-axis sources change."""
+    net.graph = _rebuilt(net, lambda shape: (*shape[:2], size, size) if len(shape) == 4 else shape)
 
 
 def bytes_in(text: str) -> int:

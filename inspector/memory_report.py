@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from . import batch_size, gradients, memory
+from . import batch_size, gradients, memory, upgrade
 from .graph import Graph
 from .sheet import Sheet, bar
 from .summary import batch, inserted
@@ -159,6 +159,14 @@ CONVENTIONS = {
     "inference_in_caffe": "parameters, all data and all im2col buffers: Caffe gives up nothing",
     "training": "all that, and gradients of data and parameters, and the solver's history",
 }
+
+
+def solver_of(net: Net) -> str:
+    """The type of the solver through which the net was opened, if it was one of those; else SGD."""
+    if net.opened.solver is None:
+        return "SGD"
+    kind = upgrade.solver(net.opened.solver).type
+    return kind if kind in HISTORY else "SGD"
 
 
 def measure(net: Net, solver: str = "SGD") -> Memory:

@@ -29,6 +29,7 @@ from .layers.neuron import Neuron
 from .layers.norm import LRN
 from .layers.pool import Pooling
 from .sheet import Sheet
+from .summary import inserted
 from .tables import Column, clean
 from .window import Window
 
@@ -256,18 +257,16 @@ CONVENTIONS = {
 }
 
 
-def measure(net: Net) -> Report:
-    """What every blob of the net sees."""
+def measure(net: Net, node: Node | None = None) -> Report:
+    """What every blob of the net sees, or what the tops of one node see."""
     seen, disagreements = _follow(net)
     rows, apart = [], []
-    blobs = net.graph.blobs
-    for name, blob in blobs.items():
-        maker = blob.maker
-        if maker is None or (maker.origin is None and maker.type == "Split"):
+    for blob in net.graph.blobs.values() if node is None else node.tops:
+        if node is None and inserted(blob.maker):
             continue
         views = seen[blob].of
         if not views:
-            apart.append(name)
+            apart.append(blob.name)
         rows += [_field(blob, source, view) for source, view in views.items()]
     return Report(net.name, tuple(rows), tuple(disagreements), tuple(apart))
 

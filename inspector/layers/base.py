@@ -124,6 +124,7 @@ class Layer:
     data: ClassVar[bool] = False  # makes its tops from a source outside the net
     in_caffe: ClassVar[bool] = True  # one of BVLC master's types
     rule: ClassVar[str] = "that of the bottom"  # the shapes of the tops, in words
+    messages: ClassVar[tuple[str, ...]] = ()  # of LayerParameter, with its settings; () where the code that reads them tells
     moves: ClassVar[bool] = False  # a type of a fork that computes nothing, so that a cost of 0 is its cost
 
     def __init__(self, proto: Any, phase: int = TEST, edition: Edition = MASTER) -> None:

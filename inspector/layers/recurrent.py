@@ -30,6 +30,7 @@ class Recurrent(Layer):
     forgets it.
     """
 
+    messages = ("recurrent_param",)
     rule = "timesteps x streams x num_output; exposed states are 1 x streams x num_output"
     recurs: ClassVar[tuple[str, ...]] = ()  # the states that go from timestep to timestep, in Caffe's order
     gates: ClassVar[int] = 1  # rows of the weights per hidden unit
