@@ -76,6 +76,7 @@ class How:
             "stages": self.stages,
             "given": self.given,
             "weights": weights,
+            "allow_python": self.allow_python,
         }
         net = _from_stdin(rest) if model == "-" else inspector.load(model, **rest)
         faults = [finding for finding in net.opened.findings if finding.severity == "error"]
@@ -89,7 +90,8 @@ def _from_stdin(rest: dict[str, Any]) -> Net:
     import inspector
     from inspector.opening import looks_binary
 
-    data = sys.stdin.buffer.read()
+    kept = click.get_current_context().meta  # a command may open the same net in both phases
+    data = kept["stdin"] if "stdin" in kept else kept.setdefault("stdin", sys.stdin.buffer.read())
     if not looks_binary(data):
         return inspector.loads(data, name="<stdin>", **rest)
     from tempfile import NamedTemporaryFile
@@ -101,7 +103,7 @@ def _from_stdin(rest: dict[str, Any]) -> Net:
     return inspector.load(file.name, **rest)
 
 
-def net_options(command: F) -> F:
+def net_options(command: F, *, phases: tuple[str, ...] = ("TRAIN", "TEST"), usual: str = "TEST") -> F:
     """--phase, --level, --stage, --shape, --strict and --allow-python, which reach the command as one `how`."""
 
     @wraps(command)
@@ -117,9 +119,7 @@ def net_options(command: F) -> F:
         ),
         click.option("--stage", "stages", multiple=True, help="A stage of the net's state (repeatable)."),
         click.option("--level", type=int, default=0, help="The level of the net's state.", show_default=True),
-        click.option(
-            "--phase", type=click.Choice(["TRAIN", "TEST"], case_sensitive=False), default="TEST", help="Phase.", show_default=True
-        ),
+        click.option("--phase", type=click.Choice(phases, case_sensitive=False), default=usual, help="Phase.", show_default=True),
     ):
         bundled = option(bundled)
     return bundled  # type: ignore[return-value]  # the same command with other keywords
