@@ -9,11 +9,17 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _FLOAT = struct.Struct("<f")
 _PLAIN = re.compile(rb"[ !#-&(-\[\]-~]*")  # printable, and neither a quote nor a backslash
 _ESCAPES = {0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t", 0x22: '\\"', 0x27: "\\'", 0x5C: "\\\\"}
+
+Foreign = Mapping[tuple[str | int, ...], Sequence[tuple[str, str]]]  # path of a message -> name and text of fields in it
+
+# brackets, names and values of a text that is known to be well-formed; comments, colons and commas are passed over
+_TOKEN = re.compile(r"""(?:#[^\n]*|[\s:;,])*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[{}<>\[\]]|[^\s{}<>\[\],;:"'#]+)""")
 
 _TYPE_DOUBLE, _TYPE_FLOAT, _TYPE_BOOL, _TYPE_STRING, _TYPE_MESSAGE, _TYPE_BYTES, _TYPE_ENUM = 1, 2, 8, 9, 11, 12, 14
 
@@ -38,10 +44,17 @@ def number(value: float, digits: int = 6) -> str:
     return text if _FLOAT.unpack(_FLOAT.pack(float(text)))[0] == value else f"{value:.9g}"
 
 
-def text(message: Any, indent: str = "") -> str:
-    """The fields that are set, one per line, by field number, two blanks deeper in each message; ends with a line break."""
+def text(message: Any, indent: str = "", foreign: Foreign | None = None) -> str:
+    """The fields that are set, one per line, by field number, two blanks deeper in each message; ends with a line break.
+
+    `foreign` has fields that the schema lacks, as written, by the path of the message around them. Their numbers are unknown: they
+    stand after the known ones, where most forks have put theirs, and in a net before its layers.
+    """
     lines: list[str] = []
-    _print(message, indent, lines)
+    if foreign:
+        _print_with(message, indent, lines, foreign, ())
+    else:
+        _print(message, indent, lines)
     lines.append("")
     return "\n".join(lines) if len(lines) > 1 else ""
 
@@ -57,6 +70,50 @@ def _print(message: Any, indent: str, lines: list[str]) -> None:
             continue
         for item in value if _repeated(field) else (value,):
             lines.append(f"{indent}{name}: {_scalar(field, kind, item)}")
+
+
+def _print_with(message: Any, indent: str, lines: list[str], foreign: Foreign, path: tuple[str | int, ...]) -> None:
+    """`_print` with foreign fields."""
+    rest = [line for name, value in foreign.get(path, ()) for line in _foreign(name, value, indent)]
+    for field, value in message.ListFields():
+        if rest and field.name in ("layer", "layers"):
+            lines += rest
+            rest = []
+        items = value if _repeated(field) else (value,)
+        for i, item in enumerate(items):
+            if field.type == _TYPE_MESSAGE:
+                lines.append(f"{indent}{field.name} {{")
+                inner = (*path, field.name, i) if _repeated(field) else (*path, field.name)
+                _print_with(item, indent + "  ", lines, foreign, inner)
+                lines.append(indent + "}")
+            else:
+                lines.append(f"{indent}{field.name}: {_scalar(field, field.type, item)}")
+    lines += rest
+
+
+def _foreign(name: str, value: str, indent: str) -> Iterator[str]:
+    """A field of unknown type, whose value is given as text that has been parsed before, laid out as the printer does."""
+    around: list[tuple[str, bool]] = []  # of every open message: the field's name, and whether it stands in a [list]
+    listed = False
+    for token in _TOKEN.findall(value):
+        if token in ("{", "<"):
+            yield f"{indent}{name} {{"
+            indent += "  "
+            around.append((name, listed))
+            name, listed = "", False
+        elif token in ("}", ">"):
+            indent = indent[2:]
+            yield indent + "}"
+            name, listed = around.pop()
+            name = name if listed else ""
+        elif token in ("[", "]"):
+            listed = token == "["
+            name = name if listed else ""
+        elif not name:
+            name = token
+        else:
+            yield f"{indent}{name}: {token}"
+            name = name if listed else ""
 
 
 def _repeated(field: Any) -> bool:

@@ -6,7 +6,7 @@ walks the graph once and knows no version by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -18,7 +18,7 @@ from caffe_proto import caffe_pb2
 from . import dump, memory, opening, upgrade
 from .build import build
 from .dialect import Dialect, Statement
-from .draft import FILTERED, REFUSED, Draft, Event
+from .draft import FILTERED, REFUSED, Draft, Event, Path
 from .errors import Finding, InspectorError, Refusal
 from .files import read_bytes
 from .graph import BOTTOM, COLLECT, CREATE, PARAMS, SETUP, TOP, WIRING, Graph, Node, Stop
@@ -84,7 +84,7 @@ class Log:
         folder: FilePath = FilePath(),  # the current one, and never changed
         rows: Mapping[str, int] | None = None,
         unparsed: InspectorError | None = None,
-        lenient: bool = False,
+        foreign: Sequence[tuple[Path, str, str]] | None = None,
     ) -> None:
         self.graph = graph
         self.dialect = dialect
@@ -92,7 +92,7 @@ class Log:
         self.debug = debug
         self.folder = folder  # of the model: where sources are looked for, beside the current one
         self.rows = rows or {}  # lines of list files that are not at hand, by the path in the prototxt
-        self.lenient = lenient  # goes on where a fork would: after layers of unknown type
+        self.foreign = foreign  # path, name and text of fields that BVLC lacks, for a log that goes on where a fork does
         self.unparsed = unparsed  # where Caffe's parser gave up
         self.refused = False
         self.notes: list[Finding] = []  # lines that nobody can know without the data
@@ -126,7 +126,7 @@ class Log:
         code, kind = key or refusal.code, refusal.finding.layer_type
         statement = self.dialect.refusals.get(f"{code}:{kind}", self.dialect.refusals.get(code))
         older = V1_TYPES.get(kind or "", "NONE")
-        values = {"layer": refusal.finding.layer, "type": kind, "v1_type": older, "file": self.file}
+        values: dict[str, Any] = {"layer": refusal.finding.layer, "type": kind, "v1_type": older, "file": self.file}
         values["v1_number"] = caffe_pb2.V1LayerParameter.LayerType.Value(older)
         values.update(refusal.values)
         if refusal.code == "unknown-layer-type":
@@ -142,7 +142,7 @@ class Log:
 
     def _construction(self) -> Iterator[Line]:
         yield from self._before_layers()
-        first = next((stop for stop in self.graph.stops if stop.cuts or not self.lenient), None)
+        first = next((stop for stop in self.graph.stops if stop.cuts or self.foreign is None), None)
         yield from self._inputs()
         running = memory.of_inputs(self.graph)
         for node in self._nodes(first):
@@ -169,12 +169,26 @@ class Log:
                 refusal = event.values["refusal"]
                 yield from self.stop(refusal, "unknown-bottom-split" if refusal.code == "unknown-bottom" else None)
             elif event.kind == FILTERED:
-                yield from self.say("init", net=dump.text(self.graph.proto))
+                yield from self._banner()
                 said = True
             else:
                 yield from self._event(event)
         if not said:
-            yield from self.say("init", net=dump.text(self.graph.proto))
+            yield from self._banner()
+
+    def _banner(self) -> Iterator[Line]:
+        yield from self.say("init", net=dump.text(self.graph.proto, foreign=self._foreign() if self.foreign else None))
+
+    def _foreign(self) -> dump.Foreign:
+        """Fields of forks, by their place in the net that is printed."""
+        field = "layers" if self.graph.proto.layers else "layer"
+        kept = [*self.graph.nodes, *([self.graph.broken] if self.graph.broken else [])]
+        places = {origin: (field, i) for i, origin in enumerate(node.origin for node in kept if node.origin is not None)}
+        found: dict[tuple[str | int, ...], list[tuple[str, str]]] = {}
+        for path, name, value in self.foreign or ():
+            if not path or path[:2] in places:
+                found.setdefault((*places.get(path[:2], ()), *path[2:]), []).append((name, value))
+        return found
 
     def _event(self, event: Event) -> Iterator[Line]:
         kind = event.kind
@@ -414,7 +428,9 @@ def of(
     which the net was written.
     """
     unparsed = None if lenient else opening.parse_refusal(net.opened.findings)
-    return Log(net.graph, dialect, file=file, debug=debug, folder=net.opened.folder, rows=rows, unparsed=unparsed, lenient=lenient)
+    unknown = net.opened.document.unknown if net.opened.document is not None else ()
+    foreign = [(field.path, field.name, field.value) for field in unknown] if lenient else None
+    return Log(net.graph, dialect, file=file, debug=debug, folder=net.opened.folder, rows=rows, unparsed=unparsed, foreign=foreign)
 
 
 def unparsed(error: InspectorError, dialect: Dialect, file: str) -> Iterator[Line]:

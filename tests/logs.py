@@ -206,9 +206,9 @@ def ours(case: Case, said: list[str]) -> list[str]:
         edition = replace(edition, state="phase")  # the test net of a solver, which is given no level
     try:
         net = Net(opening.file(case.prototxt, PHASES[case.phase]), case.phase, edition=edition)
-        given = _given(net, said)
-        if given:
-            net = Net(net.opened, case.phase, given=given, edition=edition)
+        shapes = given(net, said)
+        if shapes:
+            net = Net(net.opened, case.phase, given=shapes, edition=edition)
         spoken = log.of(net, words, file=case.prototxt.name, debug=case.debug, rows=_rows(said), lenient=case.banner)
         text = "".join(line.masked() for line in spoken)
     except InspectorError as error:
@@ -224,7 +224,7 @@ def _plain(lines: list[str]) -> list[str]:
     return [re.sub(r"^[IWEF] \S+?:\d+\] ", "", line) for line in lines]
 
 
-def _given(net: Net, said: list[str]) -> dict[str, Shape]:
+def given(net: Net, said: list[str]) -> dict[str, Shape]:
     shapes: dict[str, list[Shape]] = defaultdict(list)
     layer = ""
     for line in said:
