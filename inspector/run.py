@@ -67,14 +67,20 @@ class Executor:
                 layer.state = state
             self.forward({blob: self.values[blob] for blob in feeds})
 
-    def walk(self, feeds: Mapping[Blob, Any]) -> Iterator[Node]:
-        """Run node by node in little memory: a value is forgotten once its last reader has run and its maker was looked at."""
+    def walk(self, feeds: Mapping[Blob, Any], *, keep: bool = False) -> Iterator[Node]:
+        """Run node by node in little memory: a value is forgotten once its last reader has run and its maker was looked at.
+
+        With `keep` nothing is, so that `walk_back` may follow.
+        """
+        self._owed = None
         self.values = {blob: _fed(blob, value, blob.shape) for blob, value in feeds.items()}
         left = {blob: len(blob.readers) for node in self.graph.nodes for blob in node.tops}
         for node in self.graph.nodes:
             if not all(top in feeds for top in node.tops) or not node.tops:
                 self._step(node)
             yield node
+            if keep:
+                continue
             self.contexts.pop(node, None)
             for blob in node.bottoms:
                 left[blob] -= 1
@@ -142,6 +148,11 @@ class Executor:
 
     def backward(self, top_diffs: Mapping[Blob, Any]) -> None:
         """Gradients of everything that needs one. Losses start from their weights; parameters' gradients start from zero."""
+        for _ in self.walk_back(top_diffs):
+            pass
+
+    def walk_back(self, top_diffs: Mapping[Blob, Any]) -> Iterator[Node]:
+        """Go backward node by node."""
         self.settle()
         self.diffs = {blob: _fed(blob, value, self._forward_shape(blob)) for blob, value in top_diffs.items()}
         self.param_diffs = {}
@@ -152,6 +163,7 @@ class Executor:
         for node in reversed(self.graph.nodes):
             if (node.backward or self.forced) and node in self.contexts:
                 self._step_back(node)
+                yield node
 
     def _step_back(self, node: Node) -> None:
         tops = [self.diff(blob) for blob in node.tops]
