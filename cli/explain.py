@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from inspector.errors import InspectorError
 from inspector.tables import fold
 
 from . import options, show
@@ -20,34 +20,60 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("what", nargs=-1, type=options.Model(), metavar="[CODE | MODEL LAYER]")
 @options.net_options
-@options.form("text", "json")
+@options.form("text", "json", "csv", "markdown")
+@click.option("--walk", is_flag=True, help="Take a single argument as a MODEL, even if it is a code, too.")
+@click.option("--tensorflow", is_flag=True, help="Add what TensorFlow's SAME and VALID padding give.")
+@click.option(
+    "--input", "side", type=click.IntRange(min=1), metavar="SIZE", help="Square images of this size instead of the net's."
+)
 @options.color
-def explain(what: tuple[str, ...], how: How, form: str) -> None:
+def explain(what: tuple[str, ...], how: How, form: str, walk: bool, tensorflow: bool, side: int | None) -> int | None:
     """Explain a CODE, or one LAYER of a MODEL; without arguments list the codes.
 
-    A code is what stands in brackets behind a finding of `alexinspect check`, such as unknown-bottom.
+    A code is what stands in brackets behind a finding of `alexinspect check`, such as unknown-bottom. A MODEL without a LAYER
+    is walked through: each layer with weights or windows, and the arithmetic of its size.
     """
     if len(what) > 2:
         raise click.UsageError("explain takes a CODE, or a MODEL and one of its LAYERs")
-    if len(what) == 2:
-        _layer(*what, how, form)
-    elif what:
+    walk = len(what) == 1 and (walk or tensorflow or side is not None or _is_model(what[0]))
+    if form in ("csv", "markdown") and not walk:
+        raise click.UsageError(f"--format {form} is for a walk through a MODEL")
+    if len(what) == 2 or walk:
+        return _net(what, how, form, tensorflow, side)
+    if what:
         _code(what[0], form)
     else:
         _list(form)
+    return None
 
 
-def _layer(model: str, layer: str, how: How, form: str) -> None:
-    from importlib import import_module
-    from importlib.util import find_spec
+def _is_model(name: str) -> bool:
+    """Whether a name that is no code is that of a file or of a net that ships."""
+    from inspector import codes, shelf
 
-    if find_spec("inspector.explain") is None:
-        raise InspectorError("explaining a layer is not part of this version", code="no-such-command", remedy="see summary --only")
-    report = import_module("inspector.explain").explain(how.open(model), layer)
-    if form == "json":
-        show.json(report.to_dict())
+    if any(name in page.codes for page in codes.pages()):
+        return False
+    return name == "-" or Path(name).exists() or name.partition("/")[0] in shelf.names()
+
+
+def _net(what: tuple[str, ...], how: How, form: str, tensorflow: bool, side: int | None) -> int:
+    """One layer of a net, or a walk through it."""
+    from inspector import explain as teacher
+    from inspector.batch_size import resized
+
+    net = how.open(what[0])
+    if side is not None:
+        resized(net, side)
+    if len(what) == 1:
+        steps = teacher.walk(net, other=tensorflow)
+        show.sheet(form, teacher.walk_dict(net, steps), teacher.walk_sheet(net, steps, other=tensorflow))
     else:
-        show.lines(report.lines(**show.layout()))
+        report = teacher.explain(net, what[1], tensorflow=tensorflow)
+        if form == "json":
+            show.json(report.to_dict())
+        else:
+            show.lines(report.lines(**show.layout()))
+    return show.broken(net)
 
 
 def _list(form: str) -> None:

@@ -427,7 +427,7 @@ def _window(node: Node, shape: Shape) -> Window | None:
 def tensorflow(graph: Graph) -> dict[Blob, Shape | None]:
     """Every blob's shape if convolutions padded SAME and poolings VALID, as TensorFlow nets commonly do; axes in Caffe's order.
 
-    Everything else keeps its own rule. None where a layer cannot take what it would get, such as an Eltwise of two sizes.
+    A pooling that is padded in Caffe, as in GoogLeNet's branches, is taken as SAME, too. Everything else keeps its own rule. None where a layer cannot take what it would get, such as an Eltwise of two sizes.
     """
     found: dict[Blob, Shape | None] = {blob: blob.shape for blob in graph.net_inputs}
     for node in graph.nodes:
@@ -451,7 +451,7 @@ def _remade(node: Node, bottoms: Sequence[Shape]) -> Sequence[Shape | None]:
     if window is None:
         return node.layer.shapes(*bottoms) if node.layer.in_caffe else [None] * len(node.tops)
     ahead, sizes = (node.layer.shapes(*bottoms)[0])[: len(first) - len(window.kernel)], first[len(first) - len(window.kernel) :]
-    if isinstance(node.layer, Pooling):
+    if isinstance(node.layer, Pooling) and not any(window.pad):
         outs = [valid(*figures) for figures in zip(sizes, window.extent, window.stride, strict=True)]
     else:
         outs = [same(n, s) for n, s in zip(sizes, window.stride, strict=True)]
@@ -509,8 +509,12 @@ def _how(node: Node, bottom: Shape) -> str:
         return ""
     n = bottom[len(bottom) - len(window.kernel)]
     if isinstance(node.layer, Pooling):
-        return pooling(window, 0, n, up=node.layer.proto.pooling_param.round_mode != FLOOR).partition(",")[0]
-    return convolution(window, 0, n).partition(",")[0]
+        line = pooling(window, 0, n, up=node.layer.proto.pooling_param.round_mode != FLOOR)
+    else:
+        line = convolution(window, 0, n)
+    formula, _, more = line.partition(",")
+    kinds = [word for word in ("up", "down") if f"rounded {word}" in more]
+    return f"{formula} {kinds[0]}" if kinds else formula
 
 
 def _ungrouped(node: Node, bottom: Shape | None) -> int | None:
@@ -563,5 +567,7 @@ def walk_sheet(net: Net, steps: Sequence[Step], *, other: bool = False) -> Sheet
         columns[3:] = [Column("parameters", right=True), Column("TensorFlow", style="shape"), Column("parameters", right=True)]
         rows = [[*row[:3], row[4], image(s.tensorflow), s.tensorflow_parameters] for row, s in zip(rows, steps, strict=True)]
         totals = ["total", "", "", totals[4], "", sum(s.tensorflow_parameters or 0 for s in steps)]
-        notes.append(("TensorFlow", "convolutions padded SAME, poolings VALID, no groups"))
+        notes.append(("TensorFlow", "convolutions padded SAME, poolings VALID (SAME where Caffe pads them), no groups"))
+    if (whole := sum(param.count for param in net.graph.params() if param.owner is param)) != totals[names.index("parameters")]:
+        notes.append(("parameters", f"of these layers; {number(whole)} in the whole net"))
     return Sheet(names, columns, rows, totals, [(label, clean(line)) for label, line in notes])
