@@ -65,6 +65,7 @@ RANKS = (
         "inspector.summary",
         "inspector.summary_table",
     ),
+    ("inspector.picture", "inspector.picture.*"),
     ("inspector.plan", "inspector.preprocess", "inspector.weight_stats", "inspector.weights"),
     ("inspector.check",),
     ("inspector.findings", "inspector.run"),
