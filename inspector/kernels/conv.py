@@ -1,18 +1,21 @@
 """Convolution as matrix products over unrolled windows: arrays and a Window in, arrays out, any number of spatial axes.
 
-Shapes: x is N x C x in..., y is N x O x out..., a weight is O x C/group x kernel... Only one image is unrolled at a
-time, as in Caffe.
+Shapes: x is N x C x in..., y is N x O x out..., a weight is O x C/group x kernel... Large images are unrolled one at a
+time, as in Caffe, and small ones together as far as they stay in the cache.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..window import Window
+
+
+TOGETHER = 1 << 19  # elements of images that are unrolled together
 
 
 def within(*trailing: int | slice) -> Any:
@@ -38,21 +41,27 @@ def col2im(cols: np.ndarray, window: Window, sizes: Sequence[int]) -> np.ndarray
     return x
 
 
-def _unrolled(image: np.ndarray, window: Window, outs: Sequence[int], group: int) -> np.ndarray:
-    """C x in... as G x C/G*K x P: the right-hand side of a convolution's matrix product."""
+def _few(images: int, unrolled: int) -> Iterator[slice]:
+    """The images in pieces, each of which has at most TOGETHER elements when it is unrolled, or is a single image."""
+    count = max(1, TOGETHER // max(unrolled, 1))
+    return (slice(start, start + count) for start in range(0, images, count))
+
+
+def _unrolled(x: np.ndarray, window: Window, outs: Sequence[int], group: int) -> np.ndarray:
+    """M x C x in... as M x G x C/G*K x P: the right-hand side of a convolution's matrix product."""
     if all(k == s == 1 and p == 0 for k, s, p in zip(window.kernel, window.stride, window.pad, strict=True)):
-        cols = image  # 1x1 windows see the image itself
+        cols = x  # 1x1 windows see the image itself
     else:
-        cols = im2col(image, window, outs)  # C x K x out
-    return cols.reshape(group, image.shape[0] // group * math.prod(window.kernel), math.prod(outs))
+        cols = im2col(x, window, outs)  # M x C x K x out
+    return cols.reshape(x.shape[0], group, x.shape[1] // group * math.prod(window.kernel), math.prod(outs))
 
 
 def convolve(x: np.ndarray, weight: np.ndarray, window: Window, group: int, outs: Sequence[int]) -> np.ndarray:
     """N x C x in... by O x C/G x kernel... gives N x O x out..."""
     matrix = weight.reshape(group, weight.shape[0] // group, math.prod(weight.shape[1:]))  # G x O/G x C/G*K
     y = np.empty((x.shape[0], group, matrix.shape[1], math.prod(outs)), x.dtype)  # N x G x O/G x P
-    for image, result in zip(x, y, strict=True):
-        np.matmul(matrix, _unrolled(image, window, outs, group), out=result)
+    for few in _few(x.shape[0], x.shape[1] * math.prod(window.kernel) * math.prod(outs)):
+        np.matmul(matrix, _unrolled(x[few], window, outs, group), out=y[few])
     return y.reshape(x.shape[0], weight.shape[0], *outs)
 
 
@@ -62,9 +71,10 @@ def deconvolve(y: np.ndarray, weight: np.ndarray, window: Window, group: int, si
     matrix = weight.reshape(group, weight.shape[0] // group, math.prod(weight.shape[1:]))  # G x O/G x C/G*K
     channels = weight.shape[1] * group
     x = np.empty((y.shape[0], channels, *sizes), y.dtype)
-    for image, result in zip(y.reshape(y.shape[0], group, matrix.shape[1], math.prod(outs)), x, strict=True):
-        cols = np.matmul(matrix.transpose(0, 2, 1), image)  # G x C/G*K x P
-        result[...] = col2im(cols.reshape(channels, math.prod(window.kernel), *outs), window, sizes)
+    y = y.reshape(y.shape[0], group, matrix.shape[1], math.prod(outs))
+    for few in _few(y.shape[0], channels * math.prod(window.kernel) * math.prod(outs)):
+        cols = np.matmul(matrix.transpose(0, 2, 1), y[few])  # M x G x C/G*K x P
+        x[few] = col2im(cols.reshape(len(cols), channels, math.prod(window.kernel), *outs), window, sizes)
     return x
 
 
@@ -72,6 +82,7 @@ def weight_gradient(x: np.ndarray, dy: np.ndarray, window: Window, group: int) -
     """Gradient of `convolve` by its weight, O x C/G x kernel..., summed over the images."""
     outs, per_group = dy.shape[2:], dy.shape[1] // group
     dw = np.zeros((group, per_group, x.shape[1] // group * math.prod(window.kernel)), x.dtype)  # G x O/G x C/G*K
-    for image, diff in zip(x, dy.reshape(dy.shape[0], group, per_group, math.prod(outs)), strict=True):
-        dw += np.matmul(diff, _unrolled(image, window, outs, group).transpose(0, 2, 1))
-    return dw.reshape(dy.shape[1], x.shape[1] // group, *window.kernel)
+    dy = dy.reshape(dy.shape[0], group, per_group, math.prod(outs))
+    for few in _few(x.shape[0], x.shape[1] * math.prod(window.kernel) * math.prod(outs)):
+        dw += np.matmul(dy[few], _unrolled(x[few], window, outs, group).transpose(0, 1, 3, 2)).sum(axis=0)
+    return dw.reshape(group * per_group, x.shape[1] // group, *window.kernel)
