@@ -7,8 +7,8 @@ the batch whole, between two segments.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,11 @@ def layout(plan: Plan, threads: int = 1) -> Layout:
             inside = [s for s in segments if s.split and s.start <= value.first and value.last < s.stop]
             if inside and blob not in plan.given and value.shape[0] == batch:
                 private.add(blob)
+            else:  # parts of the batch pass through a segment one after the other: what they share lives through all of it
+                touched = [s for s in segments if s.split and s.start <= value.last and value.first < s.stop]
+                first = min([value.first, *(s.start for s in touched if s.start <= value.first)])
+                last = max([value.last, *(s.stop - 1 for s in touched if s.start <= value.last < s.stop)])
+                places[blob] = replace(value, lives=(first, last))
         each = max(1, sum(places[blob].bytes for blob in private) // max(1, batch))
         parts = max(min(threads, batch), -(-batch * each // CACHED))
         images = max(1, -(-batch // parts))
@@ -177,6 +182,12 @@ class Program:
 
     def forward(self, feeds: Mapping[Blob, np.ndarray], rng: np.random.Generator) -> None:
         """Compute everything from what is fed."""
+        self.feed(feeds, rng)
+        for _ in self.walk():
+            pass
+
+    def feed(self, feeds: Mapping[Blob, np.ndarray], rng: np.random.Generator) -> None:
+        """Put what is fed where the steps read it."""
         for step in self.plan.steps:
             if step.kind == "layer":
                 self._contexts[step] = Context(train=False, rng=rng, bottoms=len(step.inputs), needs=self._no_gradients(step))
@@ -186,11 +197,15 @@ class Program:
                 np.copyto(self._whole.nchw(blob), feeds[blob])
             else:
                 self.live[blob] = feeds[blob]
-        for stage in self.stages:
+
+    def walk(self) -> Iterator[int]:
+        """Run stage by stage; gives the number of each when it is done."""
+        for number, stage in enumerate(self.stages):
             if isinstance(stage, tuple):
                 run(stage)
             else:
                 self.workers.run(stage)
+            yield number
 
     def _no_gradients(self, step: Step) -> list[bool]:
         return [False] * (len(step.inputs) + len(step.node.params or ()))

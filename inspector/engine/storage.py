@@ -38,7 +38,10 @@ class Border(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One piece of memory: of this root, in this layout (`pixels`, `planes`, `plain`), alive from step `first` to step `last`."""
+    """One piece of memory: of this root, in this layout (`pixels`, `planes`, `plain`), written from step `first`, read up to `last`.
+
+    `lives`: the steps during which nobody else may have the bytes.
+    """
 
     blob: Blob
     shape: Shape
@@ -46,6 +49,7 @@ class Value:
     border: Border
     first: int
     last: int
+    lives: tuple[int, int]
 
     @property
     def stored(self) -> Shape:
@@ -82,7 +86,7 @@ def values(plan: Plan) -> dict[Blob, Value]:
             continue
         layout = "plain" if len(blob.shape) != 4 or blob not in pixels else "planes" if blob in planes else "pixels"
         border = borders.get(blob, Border()) if layout != "plain" else Border()
-        result[blob] = Value(blob, blob.shape, layout, border, first, last)
+        result[blob] = Value(blob, blob.shape, layout, border, first, last, (first, last))
     return result
 
 
@@ -193,7 +197,7 @@ class Arena:
 
     def __init__(self, values: Sequence[Value], reuse: bool, images: int | None = None) -> None:
         shapes = [value.stored if images is None else (images, *value.stored[1:]) for value in values]
-        places, self.floats = offsets([(count(s), v.first, v.last) for s, v in zip(shapes, values, strict=True)], reuse)
+        places, self.floats = offsets([(count(s), *v.lives) for s, v in zip(shapes, values, strict=True)], reuse)
         self.block = block = empty((self.floats,))
         self.arrays: Mapping[Blob, np.ndarray] = {
             value.blob: block[at : at + count(shape)].reshape(shape)
