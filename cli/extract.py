@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @images.image_options
 @click.option("--batch", type=click.IntRange(1), help="Images at a time, instead of as many as the net was written for.")
 @click.option("--input", "input_name", metavar="BLOB", help="The input that takes the images, where several could.")
+@options.engine_options
 @options.net_options
 @options.color
 def extract(model: str, rest: tuple[str, ...], weights: str | None, how: How, out: str, kind: str | None, **wishes: Any) -> int:
@@ -48,6 +49,7 @@ def extract(model: str, rest: tuple[str, ...], weights: str | None, how: How, ou
     recipe, weights, names = images.split(model, rest, weights)
     net = how.open(model)
     net.check()
+    wishes["engine"].set(net)
     images.load_weights(net, weights)
     work = _images(net, recipe, names, **wishes) if names else _sources(net, **wishes)
     with features.Spool(features.spool_folder(path), wishes["blobs"], features.about(net, weights, **work.about)) as spool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+ENGINES = ("default", "fast", "reference")
 FORMATS = ("table", "json", "csv", "markdown")
 
 
@@ -120,6 +121,32 @@ def net_options(command: F, *, phases: tuple[str, ...] = ("TRAIN", "TEST"), usua
         click.option("--stage", "stages", multiple=True, help="A stage of the net's state (repeatable)."),
         click.option("--level", type=int, default=0, help="The level of the net's state.", show_default=True),
         click.option("--phase", type=click.Choice(phases, case_sensitive=False), default=usual, help="Phase.", show_default=True),
+    ):
+        bundled = option(bundled)
+    return bundled  # type: ignore[return-value]  # the same command with other keywords
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How nets compute."""
+
+    name: str = "default"
+    threads: int | None = None
+
+    def set(self, net: Net) -> None:
+        net.engine, net.threads = self.name, self.threads
+
+
+def engine_options(command: F) -> F:
+    """--engine and --threads, which reach the command as one `engine`."""
+
+    @wraps(command)
+    def bundled(engine: str, threads: int | None, **rest: Any) -> Any:
+        return command(engine=Engine(engine, threads), **rest)
+
+    for option in (
+        click.option("--threads", type=click.IntRange(1), help="How many threads, instead of all that there are."),
+        click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], help="How to compute.", show_default=True),
     ):
         bundled = option(bundled)
     return bundled  # type: ignore[return-value]  # the same command with other keywords

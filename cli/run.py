@@ -42,6 +42,7 @@ CELLS = ("image", "output", "shape", "rank", "class", "label", "score", "min", "
 @click.option("--out", type=click.Path(), metavar="X.npz", help="Save the blobs.")
 @click.option("--save-image", type=click.Path(), metavar="FILE|FOLDER", help="Save outputs that are images, such as enlarged ones.")
 @click.option("--check-numerics", is_flag=True, help="Stop at the first layer that makes a NaN or an infinite value.")
+@options.engine_options
 @options.net_options
 @options.form("table", "json", "csv")
 @options.color
@@ -59,6 +60,7 @@ def run(model: str, rest: tuple[str, ...], weights: str | None, how: How, **wish
         raise InspectorError("names no image", code="no-images", remedy="name images, folders or patterns, or arrays with --npz")
     net = how.open(model)
     net.check()
+    wishes["engine"].set(net)
     images.load_weights(net, weights)
     try:
         return (_Images if names else _Arrays)(model, weights, net, recipe, names, **wishes).run()

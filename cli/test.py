@@ -14,16 +14,21 @@ from .options import How
 if TYPE_CHECKING:
     from inspector.testing import Result
 
+CAFFES = 50  # batches that `caffe test` takes
+
 
 @click.command()
 @click.argument("model", type=options.Model())
 @click.argument("weights", required=False, type=click.Path())
-@click.option("--iterations", type=click.IntRange(1), default=50, help="How many batches, as in Caffe.", show_default=True)
+@click.option("--iterations", type=click.IntRange(1), help="How many batches; 50 as in Caffe, or as a solver says.")
 @click.option("--check-numerics", is_flag=True, help="Stop at the first layer that makes a NaN or an infinite value.")
+@options.engine_options
 @options.net_options
 @options.form("table", "json", "csv")
 @options.color
-def test(model: str, weights: str | None, iterations: int, check_numerics: bool, how: How, form: str) -> int:
+def test(
+    model: str, weights: str | None, iterations: int | None, check_numerics: bool, engine: options.Engine, how: How, form: str
+) -> int:
     """Average a net's outputs over its own data, as `caffe test` does.
 
     The data layers of the MODEL's TEST phase read their sources; after the last record comes the first again. The scores of each
@@ -37,7 +42,10 @@ def test(model: str, weights: str | None, iterations: int, check_numerics: bool,
     _, weights, _ = images.split(model, [weights] if weights else [], None)
     net = how.open(model)
     net.check()
+    engine.set(net)
     images.load_weights(net, weights)
+    solver = net.opened.solver
+    iterations = iterations or (solver.test_iter[0] if solver is not None and solver.test_iter else CAFFES)
     result = Result()
     try:
         with Progress("batches", iterations) as progress:
