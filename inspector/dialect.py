@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 from .dump import number
@@ -46,17 +45,19 @@ class Statement:
 
     def words(self, values: Mapping[str, Any]) -> str:
         """The template with the facts in it, in C++'s spelling."""
-        return _SPELL.vformat(self.template, (), values)
+        return self.template.format_map({name: item if type(item) is str else _Spelled(item) for name, item in values.items()})
 
 
-class _Spelling(Formatter):
-    """str.format with values in C++'s spelling where the template asks for no other."""
+class _Spelled:
+    """A value that is put into a template in C++'s spelling, unless the template asks for another."""
 
-    def format_field(self, value: Any, format_spec: str) -> str:
-        return format(value, format_spec) if format_spec else str(spelled(value))
+    __slots__ = ("value",)
 
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
-_SPELL = _Spelling()
+    def __format__(self, wanted: str) -> str:
+        return format(self.value, wanted) if wanted else str(spelled(self.value))
 
 
 def spelled(value: Any) -> Any:
@@ -98,7 +99,9 @@ class Dialect:
     order: Order
     say: dict[str, Statement]
     refusals: dict[str, Statement]
-    absent_fields: dict[str, frozenset[str]] = field(default_factory=dict)  # message name -> fields that its schema did not have
+    schema: dict[str, frozenset[str]] = field(default_factory=dict)  # message -> the fields that it had; all, where none are listed
+    schema_names: dict[str, str] = field(default_factory=dict)  # message -> what it was called then
+    aliases: dict[str, dict[str, str]] = field(default_factory=dict)  # name of a V1 type then -> its `type` and `settings` today
 
     @property
     def generation(self) -> str:
@@ -127,7 +130,9 @@ def load(name: str) -> Dialect:
         order=Order(**{key: _frozen(value) for key, value in data.get("order", {}).items()}),
         say={key: Statement.parse(text) for key, text in data["say"].items() if text},
         refusals={key: Statement.parse("F " + text) for key, text in data["refusals"].items() if text},
-        absent_fields={key: frozenset(value) for key, value in data.get("absent_fields", {}).items()},
+        schema={key: frozenset(value.split()) for key, value in data.get("schema", {}).items()},
+        schema_names=data.get("schema_names", {}),
+        aliases=data.get("aliases", {}),
     )
 
 
@@ -158,7 +163,7 @@ def _read(name: str) -> dict[str, Any]:
     for key in ("say", "refusals"):
         base[key] = {code: _moved(text, own.get("moved", {})) for code, text in base.get(key, {}).items()}
     merged = {**base, **own}
-    for key in ("say", "order", "edition", "bottoms", "tops", "refusals", "absent_fields"):
+    for key in ("say", "order", "edition", "bottoms", "tops", "refusals", "schema", "schema_names"):
         merged[key] = {**base.get(key, {}), **own.get(key, {})}
     return merged
 

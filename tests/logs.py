@@ -16,10 +16,11 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from inspector import dialect as dialects
-from inspector import log, opening
+from inspector import log, opening, translate
 from inspector.errors import InspectorError
 from inspector.layers import Shape, Unknown
 from inspector.net import PHASES, Net
@@ -111,7 +112,7 @@ def _wild(folder: Path) -> Iterator[Case]:
         rows = list(csv.DictReader(file, delimiter="\t"))
     for row in rows:
         path = folder / f"{row['name']}.log"
-        spans = list(_constructions(masked(read(path))))
+        spans = list(_constructions(lines_of(path)))
         for prototxt in filter(None, row["prototxt_files"].split(",")):
             number = re.search(r"__net(\d+)_", prototxt)
             net = int(number[1]) - 1 if number else 0
@@ -137,6 +138,12 @@ def _fingerprint(lines: list[str]) -> tuple[str, bool]:
 
 
 # ---- a log's lines
+
+
+@lru_cache(8)
+def lines_of(path: Path) -> list[str]:
+    """The masked lines of a log file."""
+    return masked(read(path))
 
 
 def read(path: Path) -> str:
@@ -192,7 +199,7 @@ def _constructions(lines: list[str]) -> Iterator[list[str]]:
 
 def theirs(case: Case) -> list[str]:
     """What real Caffe said."""
-    lines = masked(read(case.log))
+    lines = lines_of(case.log)
     if case.banner:
         lines = list(_constructions(lines))[case.net]
     return settled(_plain(lines) if case.words_only else lines)
@@ -205,7 +212,8 @@ def ours(case: Case, said: list[str]) -> list[str]:
     if case.source == "wild" and edition.state == "caller" and "  level: 0" not in said[:8]:
         edition = replace(edition, state="phase")  # the test net of a solver, which is given no level
     try:
-        net = Net(opening.file(case.prototxt, PHASES[case.phase]), case.phase, edition=edition)
+        opened = translate.read(opening.file(case.prototxt, PHASES[case.phase]), words)
+        net = Net(opened, case.phase, edition=edition)
         shapes = given(net, said)
         if shapes:
             net = Net(net.opened, case.phase, given=shapes, edition=edition)
