@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import inspector
 from cli.main import main
+from inspector.picture import dfd
 from inspector.picture.layout import layered
 from inspector.picture.scene import Box, Scene, scene
 from inspector.picture.svg import dot, svg
@@ -113,3 +114,25 @@ def test_the_command_writes_what_the_suffix_says(tmp_path: Path) -> None:
     assert result.stdout.startswith('digraph "LeNet" {')
     assert CliRunner().invoke(main, ["draw", "lenet", "-o", str(tmp_path / "net.gif")]).exit_code == 2
     assert CliRunner().invoke(main, ["draw", "lenet", "--only", "nothing"]).exit_code == 2
+
+
+def test_a_stage_runs_from_one_weighted_layer_to_the_next(tmp_path: Path) -> None:
+    net = inspector.load("alexnet")
+    assert [[row.name for row in rows] for rows in dfd.stages(net)][1:3] == [
+        ["conv2", "relu2", "norm2", "pool2"],
+        ["conv3", "relu3"],
+    ]
+    assert dfd.stage(net, "norm2")[0].name == "conv2"
+    drawn = dfd.picture(dfd.stage(net, "conv2"), {name: blob.shape for name, blob in net.blobs.items()})
+    words = [element.text for element in ET.fromstring(drawn).iter(f"{SVG}text")]
+    # what Krizhevsky's figure says of the second stage: 27x27x96 in, 256 maps, pooled to 13x13
+    assert [word for word in words if "×" in (word or "")] == ["27×27×96", "27×27×256", "27×27×256", "27×27×256", "13×13×256"]
+    assert "Convolution 5x5+2 256 g2" in words
+    with pytest.raises(inspector.InspectorError, match="did you mean 'conv2'"):
+        dfd.stage(net, "conv22")
+    folder = tmp_path / "stages"
+    assert CliRunner().invoke(main, ["dfd", "googlenet", "--all", "-o", str(folder)]).exit_code == 0
+    pictures = sorted(folder.glob("*.svg"))
+    assert len(pictures) == 58  # 57 convolutions and a classifier
+    assert all(picture.name in (folder / "index.html").read_text() for picture in pictures)
+    assert CliRunner().invoke(main, ["dfd", "alexnet"]).exit_code == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 from .scene import LINE, Box, Scene, path
@@ -40,19 +41,19 @@ def style() -> str:
 
 def svg(scene: Scene) -> str:
     """The picture as one SVG document that needs nothing else."""
-    title = f"{scene.name or 'net'}, {scene.phase}"
+    return document(f"{scene.name or 'net'}, {scene.phase}", scene.width, scene.height, body(scene))
+
+
+def document(title: str, width: float, height: float, lines: Sequence[str], css: str = "") -> str:
+    """Drawn lines as a whole document, with the style, the arrow head (`#a`) and a background."""
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
+    arrow = 'viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"'
     parts = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {scene.width:.0f} {scene.height:.0f}" '
-            f'width="{scene.width:.0f}" height="{scene.height:.0f}" role="img" aria-label={quoteattr(title)}>'
-        ),
-        f"<title>{escape(title)}</title><style>{style()}</style>",
-        (
-            '<defs><marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-            '<path d="M0,0L8,4L0,8z" fill="#8a8a8a"/></marker></defs>'
-        ),
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label={quoteattr(title)}>',
+        f"<title>{escape(title)}</title><style>{style()}{css}</style>",
+        f'<defs><marker id="a" {arrow}><path d="M0,0L8,4L0,8z" fill="#8a8a8a"/></marker></defs>',
         '<rect class="bg" width="100%" height="100%" rx="0"/>',
-        *body(scene),
+        *lines,
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
