@@ -14,7 +14,6 @@ import numpy as np
 
 from ..window import Window
 
-
 TOGETHER = 1 << 19  # elements of images that are unrolled together
 
 
