@@ -31,9 +31,9 @@ class Cell(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5
 @click.option("--cell", type=Cell(), metavar="ROW,COLUMN", help="Where this cell of --blob looks.")
 @options.color
 def receptive(model: str, how: How, form: str, blob: str | None, cell: tuple[int, ...] | None) -> int:
-    """Show what part of the input each blob sees: receptive field, stride and offset.
+    """Show what part of the input each blob sees.
 
-    With --blob and --cell the rectangle of the input that one cell sees.
+    That is its receptive field, stride and offset; with --blob and --cell the rectangle of the input that one cell sees.
     """
     from inspector import receptive as fields
 

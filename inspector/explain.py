@@ -427,7 +427,8 @@ def _window(node: Node, shape: Shape) -> Window | None:
 def tensorflow(graph: Graph) -> dict[Blob, Shape | None]:
     """Every blob's shape if convolutions padded SAME and poolings VALID, as TensorFlow nets commonly do; axes in Caffe's order.
 
-    A pooling that is padded in Caffe, as in GoogLeNet's branches, is taken as SAME, too. Everything else keeps its own rule. None where a layer cannot take what it would get, such as an Eltwise of two sizes.
+    A pooling that is padded in Caffe, as in GoogLeNet's branches, is taken as SAME, too. Everything else keeps its own rule. None
+    where a layer cannot take what it would get, such as an Eltwise of two sizes.
     """
     found: dict[Blob, Shape | None] = {blob: blob.shape for blob in graph.net_inputs}
     for node in graph.nodes:
@@ -455,7 +456,7 @@ def _remade(node: Node, bottoms: Sequence[Shape]) -> Sequence[Shape | None]:
         outs = [valid(*figures) for figures in zip(sizes, window.extent, window.stride, strict=True)]
     else:
         outs = [same(n, s) for n, s in zip(sizes, window.stride, strict=True)]
-    return [(*ahead, *outs)] * len(node.tops)
+    return [(*ahead, *outs) if all(outs) else None] * len(node.tops)
 
 
 # ---- a walk through the net
