@@ -16,9 +16,9 @@ from .base import Calls, Scratch, apply, copy, flat
 from .finish import Finish
 
 LEAST_PIXELS, LEAST_COLUMNS = 512, 1 << 19  # of a tile; below that, products are slow (columns counted in floats)
+ENOUGH_PRODUCT = 1 << 18  # or floats of a tile's product, so that it is finished while it is in the cache
 MOST_COLUMNS = 1 << 22  # several images share a tile only up to here
 REPACKED = 700_000  # floats of weights from which on a tile costs more than it saves: BLAS packs them again for every product
-FINISHED = 1 << 18  # floats of a tile of a direct product, which is finished while it is in the cache
 
 
 class Head(NamedTuple):
@@ -45,10 +45,11 @@ class Taps(NamedTuple):
         )
 
 
-def tiles(images: int, rows: int, row_columns: int, row_pixels: int, weights: int) -> Iterator[tuple[slice, slice]]:
-    """(images, rows) of each tile of the columns, which has `row_columns` floats and `row_pixels` windows in a row of windows."""
-    enough = max(-(-LEAST_PIXELS // row_pixels), -(-LEAST_COLUMNS // row_columns))
-    if weights > REPACKED:
+def tiles(images: int, rows: int, width: int, inside: int, outputs: int) -> Iterator[tuple[slice, slice]]:
+    """(images, rows) of each tile of `rows` rows of `width` windows, each of `inside` floats in and `outputs` out."""
+    row_columns = width * inside
+    enough = max(-(-LEAST_PIXELS // width), min(-(-LEAST_COLUMNS // row_columns), -(-ENOUGH_PRODUCT // (width * outputs))))
+    if inside * outputs > REPACKED:
         enough = rows
     if 2 * enough > rows:  # whole images, as many as fit
         together = max(1, min(images, MOST_COLUMNS // (rows * row_columns)))
@@ -72,8 +73,9 @@ def product_tile(
     heads: Sequence[Head], outputs: int, images: slice, rows: slice, scratch: Scratch
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where the product of a tile goes, as images x rows x W x O and as a matrix: its destination if BLAS can write there."""
-    target = heads[0].finish.out[images, rows]
-    matrix = flat(target) if len(heads) == 1 else None
+    finish = heads[0].finish
+    target = finish.out[images, rows]
+    matrix = flat(target) if len(heads) == 1 and not (finish.narrow and finish.ops) else None
     if matrix is None:
         target = scratch.take(*target.shape[:3], outputs)
         matrix = target.reshape(-1, outputs)
@@ -86,7 +88,7 @@ def direct(x: np.ndarray, weights: np.ndarray, heads: Sequence[Head], scratch: S
     outputs = weights.shape[1]
     height = rows
     if weights.size <= REPACKED:
-        height = max(-(-LEAST_PIXELS // width), FINISHED // (width * outputs), 1)
+        height = max(-(-LEAST_PIXELS // width), ENOUGH_PRODUCT // (width * outputs), 1)
     spans = [(slice(i, i + 1), slice(r, min(rows, r + height))) for i in range(n) for r in range(0, rows, height)]
     if 2 * height > rows:
         spans = [(slice(0, n), slice(0, rows))]
@@ -107,7 +109,7 @@ def columns(x: np.ndarray, weights: np.ndarray, taps: Taps, groups: int, heads: 
     channels = x.shape[3] // groups
     each = outputs // groups
     windows = [taps.view(x[..., g * channels : (g + 1) * channels], (rows, width)) for g in range(groups)]
-    for images, part in tiles(n, rows, width * inside, width, inside * each):
+    for images, part in tiles(n, rows, width, inside, each):
         scratch.reset()
         tile, matrix = product_tile(heads, outputs, images, part, scratch)
         cols = scratch.take(len(matrix), inside)
@@ -128,7 +130,7 @@ def planes(x: np.ndarray, weights: np.ndarray, taps: Taps, heads: Sequence[Head]
     window = np.lib.stride_tricks.as_strided(
         x, (n, x.shape[1], kh, kw, rows, width), (sn, sc, sy * dh, sx * dw, sy * sh, sx * sw), writeable=False
     )
-    for images, part in tiles(n, rows, width * inside, width, weights.size):
+    for images, part in tiles(n, rows, width, inside, outputs):
         for image in range(images.start, images.stop):
             scratch.reset()
             one = slice(image, image + 1)
@@ -143,7 +145,7 @@ def planes(x: np.ndarray, weights: np.ndarray, taps: Taps, heads: Sequence[Head]
 def depthwise(x: np.ndarray, weights: np.ndarray, taps: Taps, heads: Sequence[Head], scratch: Scratch) -> Calls:
     """One filter per channel; weights are (kh, kw, W, C), the same for every pixel of a row."""
     n, rows, width, channels = heads[0].finish.out.shape
-    height = max(1, min(rows, FINISHED // (width * channels)))
+    height = max(1, min(rows, ENOUGH_PRODUCT // (width * channels)))
     window = taps.view(x, (rows, width))  # n OH OW kh kw C
     whole = taps.stride[1] == 1 and x.strides[2] == 4 * channels
     kh, kw = taps.kernel

@@ -38,6 +38,8 @@ class Finish:
         self.out = out
         self.ops = ops
         self.scratch = scratch
+        # in the middle of wider pixels every run is one pixel long: only a copy is quick there
+        self.narrow = out.strides[2] != 4 * out.shape[3] and out.shape[2] > 1
         # a maximum with a whole row of zeros has a vector path, with one zero it has none
         self._zeros = np.zeros(out.shape[2:], np.float32) if any(op.kind == "relu" and not op.operand for op in ops) else None
 
@@ -49,11 +51,15 @@ class Finish:
             if not _same(tile, target):
                 yield copy(target, tile)
             return
+        if keep and self.narrow:
+            held = self.scratch.take(*tile.shape)
         for number, op in enumerate(ops):
             last = number == len(ops) - 1
-            into = target if last or keep else tile
+            into = (held if keep else tile) if self.narrow else target if last or keep else tile
             yield from self._operation(op, tile, into, images, rows)
             tile, keep = into, False
+        if self.narrow:
+            yield copy(target, tile)
 
     def _operation(self, op: Op, x: np.ndarray, into: np.ndarray, images: slice, rows: slice) -> Calls:
         kind, operand = op
