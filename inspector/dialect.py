@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from caffe_proto import caffe_pb2
+
 from .dump import number
 from .editions import Arity, Edition
 from .errors import InspectorError
@@ -130,7 +132,7 @@ def load(name: str) -> Dialect:
         order=Order(**{key: _frozen(value) for key, value in data.get("order", {}).items()}),
         say={key: Statement.parse(text) for key, text in data["say"].items() if text},
         refusals={key: Statement.parse("F " + text) for key, text in data["refusals"].items() if text},
-        schema={key: frozenset(value.split()) for key, value in data.get("schema", {}).items()},
+        schema=_schema(data),
         schema_names=data.get("schema_names", {}),
         aliases=data.get("aliases", {}),
     )
@@ -165,7 +167,16 @@ def _read(name: str) -> dict[str, Any]:
     merged = {**base, **own}
     for key in ("say", "order", "edition", "bottoms", "tops", "refusals", "schema", "schema_names"):
         merged[key] = {**base.get(key, {}), **own.get(key, {})}
+    lacks = [*base.get("lacks", {}).items(), *own.get("lacks", {}).items()]  # an older version lacks all that a later one lacks
+    merged["lacks"] = {message: " ".join(names for key, names in lacks if key == message) for message, _ in lacks}
     return merged
+
+
+def _schema(data: dict[str, Any]) -> dict[str, frozenset[str]]:
+    """The fields that a version's messages had: those listed, or today's without those that it lacks."""
+    messages = caffe_pb2.DESCRIPTOR.message_types_by_name
+    today = {name: frozenset(messages[name].fields_by_name) - set(lacking.split()) for name, lacking in data["lacks"].items()}
+    return {**today, **{name: frozenset(listed.split()) for name, listed in data["schema"].items()}}
 
 
 def _edition(data: dict[str, Any]) -> Edition:
