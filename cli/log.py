@@ -50,6 +50,7 @@ class DialectName(click.ParamType):  # type: ignore[type-arg]  # generic from cl
     show_default=True,
 )
 @click.option("--cut/--no-cut", default=True, help="Cut long records as glog does.")
+@click.option("--translate", is_flag=True, help="Write the net as that version would have had it, before it reads it.")
 @click.option("--lenient", is_flag=True, help="Go on at fields and layer types of forks, where BVLC's Caffe stops.")
 @click.option("--weights", type=click.Path(), help="Continue with what Caffe says while it loads this file of weights.")
 def log(
@@ -59,6 +60,7 @@ def log(
     debug: bool,
     prefix: str,
     cut: bool,
+    translate: bool,
     lenient: bool,
     weights: str | None,
 ) -> int:
@@ -71,7 +73,7 @@ def log(
 
     words = dialects.load(version)
     try:
-        net = _open(model, how, words, debug=debug)
+        net = _open(model, how, words, debug=debug, translate=translate)
     except PrototxtError as error:
         from inspector.log import unparsed
 
@@ -81,15 +83,22 @@ def log(
     return _say(net, words, prefix, cut, debug=debug, lenient=lenient, weights=weights)
 
 
-def _open(model: str, how: How, words: Dialect, *, debug: bool) -> Net:
+def _open(model: str, how: How, words: Dialect, *, debug: bool, translate: bool) -> Net:
     """The net as that version of Caffe would have built it."""
     from inspector import Net
+    from inspector.net import PHASES
+    from inspector.translate import read, translated
 
     net = how.open(model)
+    opened = net.opened
     edition = replace(words.edition, debug=debug)
-    if net.edition == edition:
+    if translate:
+        opened = translated(opened, words, PHASES[how.phase], how.level, how.stages)
+    else:
+        opened = read(opened, words)
+    if net.edition == edition and opened is net.opened:
         return net
-    return Net(net.opened, how.phase, how.level, how.stages, how.given, edition, allow_python=how.allow_python)
+    return Net(opened, how.phase, how.level, how.stages, how.given, edition, allow_python=how.allow_python)
 
 
 def _say(net: Net, words: Dialect, prefix: str, cut: bool, *, debug: bool, lenient: bool, weights: str | None) -> int:

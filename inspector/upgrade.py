@@ -137,6 +137,9 @@ V0_UNTRANSFORMED: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
     "mirror": ("mirror", (_DATA, _IMAGES, _WINDOW)),
 }
 
+# fields of V0 that im2col read while V0 was all there was; the upgrade forgot them
+V0_IM2COL = {"pad": "pad", "kernelsize": "kernel_size", "stride": "stride"}
+
 # data layers whose transformation fields moved into transform_param
 TRANSFORMED = {"DATA": "data_param", "IMAGE_DATA": "image_data_param", "WINDOW_DATA": "window_data_param"}
 TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
@@ -181,6 +184,9 @@ def _v0(draft: Draft, edition: Edition = MASTER) -> Draft:
     fields = V0_FIELDS if "transform" in edition.upgrades else V0_UNTRANSFORMED
     if not edition.pooling_pads_in_v0:
         fields = {**fields, "pad": ("pad", (_CONV,))}
+    if "v0" not in edition.upgrades:
+        for field, name in V0_IM2COL.items():
+            fields = {**fields, field: (name, (*fields[field][1], ("im2col", "convolution_param")))}
     out = caffe_pb2.NetParameter()
     for layer, origin in zip(padded, origins, strict=True):
         upgraded = out.layers.add()
