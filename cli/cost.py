@@ -28,8 +28,6 @@ def cost(model: str, how: How, form: str, backward: bool, by: str, batch: int | 
     if batch is not None:
         rebatched(net, batch)
     found = costs.measure(net, backward=backward, by=by)
-    names = [name.strip() for name in columns.split(",") if name.strip()]
-    if form == "csv":
-        names = names or ["all"]
+    names = options.listed(columns) or ([name for name in costs.columns(found) if name != "bar"] if form == "csv" else [])
     show.sheet(form, found.to_dict(), costs.sheet(found, names))
     return show.broken(net)

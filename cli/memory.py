@@ -46,7 +46,7 @@ def memory(
 
         with replacing(svg) as file:
             file.write(memories.svg(report).encode())
-    names = [name.strip() for name in columns.split(",") if name.strip()] or (["all"] if form == "csv" else [])
+    names = options.listed(columns) or ([name for name in memories.COLUMNS if name != "timeline"] if form == "csv" else [])
     data = {**report.to_dict(), **({"fits": answer.to_dict()} if answer else {})}
     show.sheet(form, data, memories.sheet(report, names, answer))
     return show.broken(net)

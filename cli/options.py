@@ -167,6 +167,11 @@ def form(*forms: str) -> Callable[[F], F]:
     return click.option("--format", "form", type=click.Choice(forms), default=forms[0], help="How to print it.", show_default=True)
 
 
+def listed(names: str) -> list[str]:
+    """Names with commas between them, as --columns takes them."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
 def _set_color(ctx: click.Context, param: click.Parameter, value: str) -> None:
     ctx.find_root().color = {"auto": None, "always": True, "never": False}[value]
 

@@ -60,7 +60,7 @@ def _one(nets: list[Any], form: str, *, columns: str, only: tuple[str, ...], gro
 
     [(_, net, weights)] = nets
     summary = net.summary().select(*only) if only else net.summary()
-    names = tables.chosen(_listed(columns))
+    names = tables.chosen(options.listed(columns))
     if form == "json":
         stored = {"file": weights, "bytes": Path(weights).stat().st_size} if weights else None
         show.json({**summary.to_dict(group=group), "weights": stored})
@@ -77,7 +77,7 @@ def _one(nets: list[Any], form: str, *, columns: str, only: tuple[str, ...], gro
 def _several(nets: list[Any], form: str, *, columns: str, only: tuple[str, ...], sort: str | None, **_: bool) -> None:
     from inspector import summary_table as tables
 
-    names = tables.chosen(_listed(columns), tables.MEASURES) or tables.COMPARED
+    names = tables.chosen(options.listed(columns), tables.MEASURES) or tables.COMPARED
     entries = []
     for model, net, weights in nets:
         summary = net.summary().select(*only) if only else net.summary()
@@ -85,10 +85,6 @@ def _several(nets: list[Any], form: str, *, columns: str, only: tuple[str, ...],
     columns_of = [tables.MEASURES[name].column for name in names]
     cells = [[tables.MEASURES[name].value(entry) for name in names] for entry in tables.compared(entries, sort)]
     show.rows(form, names, columns_of, cells)
-
-
-def _listed(columns: str) -> list[str]:
-    return [name.strip() for name in columns.split(",") if name.strip()]
 
 
 def _say_assumptions(nets: list[Any], form: str) -> None:

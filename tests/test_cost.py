@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from cli.main import main
 from inspector import cost, gradients, shelf
 from inspector.errors import InspectorError
 from inspector.layers import Costs, Layer, registry
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def answer(*arguments: str, status: int = 0, stdin: str | None = None) -> str:
@@ -174,8 +178,10 @@ def test_totals_are_the_sums_of_the_rows(model: str, phase: str) -> None:
     assert forward.bias == net.summary().totals.biases
 
 
-@pytest.mark.parametrize("by", ["layer", "type", "prefix"])
-@pytest.mark.parametrize("model", ["lenet", "googlenet"])
+DEPLOYED = [(model.removesuffix("/deploy"), "layer") for model, _ in SHIPPED if model.endswith("/deploy")]
+
+
+@pytest.mark.parametrize(("model", "by"), [*DEPLOYED, ("googlenet", "type"), ("googlenet", "prefix"), ("resnet50", "prefix")])
 def test_every_format_adds_up(model: str, by: str) -> None:
     call = ("cost", model, "--by", by, "--backward")
     rows = list(csv.DictReader(answer(*call, "--format", "csv").splitlines()))
@@ -305,6 +311,26 @@ def test_the_usual_columns_fit_80() -> None:
     for arguments in (["cost", "googlenet"], ["cost", "vgg16", "--backward"], ["memory", "googlenet"], ["receptive", "googlenet"]):
         result = CliRunner().invoke(main, arguments, env={"COLUMNS": "80"})
         assert max(map(len, result.stdout.splitlines())) <= 80, arguments
+
+
+def test_reports_do_without_numpy() -> None:
+    calls = [
+        ["cost", "lenet", "--backward"],
+        ["memory", "lenet", "--fits", "1GB"],
+        ["receptive", "lenet"],
+        ["explain", "lenet"],
+        ["layers"],
+    ]
+    code = f"""
+import sys
+from click.testing import CliRunner
+from cli.main import main
+for call in {calls!r}:
+    result = CliRunner().invoke(main, call)
+    assert result.exit_code == 0, result.output
+assert not {{"numpy", "rich", "PIL"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_gradients_follow_the_net() -> None:
