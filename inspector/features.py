@@ -87,11 +87,11 @@ class Spool:
         lines = self._journal.read().split(b"\n")
         self._journal.truncate(sum(len(line) + 1 for line in lines[:-1]))
         try:
-            entries = [json.loads(line) for line in lines[:-1]]
+            entries: list[dict[str, Any]] = [dict(json.loads(line)) for line in lines[:-1]]
             for entry in entries[1:]:
                 self.names += entry["names"]
                 self.batches += 1
-                self.shapes = [tuple(shape) for shape in entry["shapes"]] or self.shapes
+                self.shapes = [tuple(map(int, shape)) for shape in entry["shapes"]] or self.shapes
         except (ValueError, KeyError, TypeError) as error:
             raise UnreadableError(f"'{self.folder}' is damaged: {error}", code="spool-damaged", remedy="remove it") from None
         if not entries:
