@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import cost, gradients, memory, receptive
 from .errors import InspectorError, Refusal
 from .graph import Blob, Graph, Node
-from .layers import Layer, Shape, count, create
+from .layers import Layer, Shape, Unknown, count, create
 from .layers.conv import Filtering, Sliding
 from .layers.linear import InnerProduct
 from .layers.pool import FLOOR, Pooling
@@ -450,7 +450,7 @@ def _remade(node: Node, bottoms: Sequence[Shape]) -> Sequence[Shape | None]:
     first = bottoms[0]
     window = _window(node, first)
     if window is None:
-        return node.layer.shapes(*bottoms) if node.layer.in_caffe else [None] * len(node.tops)
+        return [None] * len(node.tops) if isinstance(node.layer, Unknown) else node.layer.shapes(*bottoms)
     ahead, sizes = (node.layer.shapes(*bottoms)[0])[: len(first) - len(window.kernel)], first[len(first) - len(window.kernel) :]
     if isinstance(node.layer, Pooling) and not any(window.pad):
         outs = [valid(*figures) for figures in zip(sizes, window.extent, window.stride, strict=True)]

@@ -127,10 +127,9 @@ def along(node: Node, index: int) -> Along:
     if shape is None or any(top.shape is None for top in node.tops):
         return UNKNOWN
     axes, layer, kind = len(shape) - 2, node.layer, node.type
-    if not layer.in_caffe:
-        return UNKNOWN
+    other = WHOLE if layer.in_caffe else UNKNOWN  # of a fork's layer nobody has said where it looks
     if axes < 1:
-        return LOST if isinstance(layer, Neuron) or kind in (*POINTWISE, "Concat", "Slice", "Flatten", "Reshape") else WHOLE
+        return LOST if isinstance(layer, Neuron) or kind in (*POINTWISE, "Concat", "Slice", "Flatten", "Reshape") else other
     kept: Along = (same(),) * axes
     if isinstance(layer, Sliding):
         axis, window = layer.window(shape)
@@ -156,7 +155,7 @@ def along(node: Node, index: int) -> Along:
         return kept if index < len(node.bottoms) - 1 else WHOLE
     if isinstance(layer, Neuron) or kind in POINTWISE:
         return kept
-    return LOST if kind in ("Flatten", "Reshape") else WHOLE
+    return LOST if kind in ("Flatten", "Reshape") else other
 
 
 POINTWISE = ("PReLU", "Dropout", "BatchNorm", "MVN", "LRN", "Scale", "Bias", "Eltwise", "Split")
