@@ -21,6 +21,7 @@ from . import show
 
 # name -> where it lives, and the sentence that its own help begins with
 COMMANDS = {
+    "demo": ("cli.demo:demo", "Show what alexinspect does, in four commands and under five seconds."),
     "summary": ("cli.summary:summary", "Show the layers of a net, with shapes, parameters, operations and memory."),
     "log": ("cli.log:log", "Print what a version of Caffe would have logged while it built the net."),
     "dialects": ("cli.log:dialects", "List the versions of Caffe whose words are known, with what sets them apart."),
@@ -32,6 +33,8 @@ COMMANDS = {
     "explain": ("cli.explain:explain", "Explain a CODE, or one LAYER of a MODEL; without arguments list the codes."),
     "weights": ("cli.weights:weights", "Look into a file of weights: statistics, filters, arrays."),
     "compare": ("cli.compare:compare", "Say what differs between A and B: nets by meaning, files of weights by value, a net and weights by what fits."),
+    "draw": ("cli.draw:draw", "Draw the graph of a net: shapes on edges, in-place layers stacked on their maker, blocks folded."),
+    "dfd": ("cli.dfd:dfd", "Draw what one stage does to its data: blobs with their sizes, each operation with its settings."),
     "models": ("cli.models:models", "List the nets that ship."),
     "run": ("cli.run:run", "Run a net on images, or on arrays."),
     "train": ("cli.train:train", "Train the net of a solver, and print what caffe train prints."),
@@ -39,6 +42,7 @@ COMMANDS = {
     "extract": ("cli.extract:extract", "Save blobs for a folder of images, or for a net's own data, as .npz, HDF5 or LMDB."),
     "time": ("cli.time:time", "Time a net, layer by layer and as a whole."),
     "data": ("cli.data:data", "Make databases out of images, look into data sources, compute mean images."),
+    "plan": ("cli.plan:plan", "Show the steps that a run takes: what each fuses, its kernel, and the memory of what it makes."),
     "upgrade": ("cli.upgrade:upgrade", "Write a net or solver of any generation in today's form."),
     "doctor": ("cli.doctor:doctor", "Tell what alexinspect runs on, and what is missing or in its way."),
     "completion": ("cli.completion:completion", "Print the script that completes commands, options and models in a shell."),

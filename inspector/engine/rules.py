@@ -288,7 +288,7 @@ def concat_by_slices(plan: Plan) -> None:
         if left:
             steps.append(step)
         elif last is not None:
-            last.absorbed.append(step.node)
+            last.absorbed += [step.node, *step.absorbed]
             makers[step.outputs[0]] = last
     plan.steps = steps
 

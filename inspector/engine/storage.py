@@ -38,7 +38,7 @@ class Border(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One piece of memory: of this root, in this layout (`pixels`, `planes`, `plain`), written from step `first`, read up to `last`.
+    """One piece of memory: of this root, in this layout (`pixels`, `planes`, `plain`), made in step `first`, read up to `last`.
 
     `lives`: the steps during which nobody else may have the bytes.
     """
