@@ -348,7 +348,7 @@ def svg(report: Memory) -> str:
     rows = [row for row in report.rows if not row.split]
     step, height, left, top, bottom = 14, 260, 70, 40, 150
     most = max((row.live for row in rows), default=0) or 1
-    width = left + step * len(rows) + 20
+    width = max(left + step * len(rows) + 20, 480)  # room for the title
     words = escape(clean(report.name or "net"))
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top + height + bottom}" width="{width}" font-size="10">',
