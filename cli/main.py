@@ -35,6 +35,7 @@ COMMANDS = {
     "compare": ("cli.compare:compare", "Say what differs between A and B: nets by meaning, files of weights by value, a net and weights by what fits."),
     "draw": ("cli.draw:draw", "Draw the graph of a net: shapes on edges, in-place layers stacked on their maker, blocks folded."),
     "dfd": ("cli.dfd:dfd", "Draw what one stage does to its data: blobs with their sizes, each operation with its settings."),
+    "view": ("cli.view:view", "Show a net in the browser: graph, table, search, and all about a layer."),
     "models": ("cli.models:models", "List the nets that ship."),
     "run": ("cli.run:run", "Run a net on images, or on arrays."),
     "train": ("cli.train:train", "Train the net of a solver, and print what caffe train prints."),

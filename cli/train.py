@@ -53,7 +53,7 @@ def train(
     progress: bool,
     allow_python: bool,
 ) -> None:
-    """Train the net of a SOLVER, and print what `caffe train` prints.
+    """Train the net of a solver, and print what caffe train prints.
 
     Ctrl-C, or SIGTERM, takes a snapshot and stops; SIGHUP takes one and goes on. A second Ctrl-C stops at once. Snapshots appear
     under their names when they are whole, and real Caffe reads them.

@@ -168,6 +168,8 @@ class Training:
         self._check()
         entropy = np.random.SeedSequence().entropy if self.proto.random_seed < 0 else self.proto.random_seed
         self._seed = int(entropy)  # type: ignore[arg-type]  # one number when none was given
+        # by file what all nets together said of it: some versions load weights net by net, some when all are built
+        self._weights: dict[str, list[Event]] = {name.strip(): [] for names in self.proto.weights for name in names.split(",")}
         stated = self.proto.HasField("train_state")
         self.proto.train_state.level = self.proto.train_state.level  # as the tool does with what its flags say: nothing
         if not self.proto.train_state.stage:
@@ -182,7 +184,7 @@ class Training:
         self._said += [
             Event("train-ready"),
             Event("train-start-first"),
-            *(Event("train-tool-weights", {"file": name}) for name in self.proto.weights),
+            *(Event("train-tool-weights", {"file": name, "said": said}) for name, said in self._weights.items()),
         ]
         self.solver = solver.create(self.proto, [param.shape for param in self.train.learned()])
         self._losses: list[np.float32] = []
@@ -292,10 +294,10 @@ class Training:
         """The net's own log, and what its weights say; values that nothing else fills are drawn by the seed."""
         yield Event("net", {"net": runner.net, "opened": runner.opened})
         runner.net.weights.seed(self._seed)
-        for name in self.proto.weights:
-            yield Event("train-weights", {"file": name})
-            for part in name.split(","):
-                yield from _load(runner.net, opening.beside(part.strip(), self.path) or part.strip(), part.strip())
+        for name in self._weights:
+            said = list(_load(runner.net, opening.beside(name, self.path) or name, name))
+            self._weights[name] += said
+            yield Event("train-weights", {"file": name, "said": said})
 
     # ---- snapshots
 
@@ -565,6 +567,8 @@ def _line(event: Event, dialect: Dialect) -> Iterator[log.Line]:
         weighted = float(f32(values["weight"]) * f32(values["value"]))
         values["share"] = f" (* {values['weight']:g} = {weighted:g} loss)" if values["weight"] else ""
     yield log.Line(statement.level, statement.place, statement.words(values))
+    for inner in event.values.get("said", ()):
+        yield from _line(inner, dialect)
 
 
 def _place(dialect: Dialect, key: str) -> str | None:

@@ -24,6 +24,9 @@ needs_build = pytest.mark.skipif(
 )
 
 
+BINARY = (".desc", ".caffemodel", ".png")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     """The wheel's files with their text (None where they are not text)."""
@@ -34,7 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     (path,) = folder.glob("*.whl")
     assert path.name == f"alexinspect-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(path) as archive:
-        return {name: None if name.endswith(".desc") else archive.read(name).decode() for name in archive.namelist()}
+        return {name: None if name.endswith(BINARY) else archive.read(name).decode() for name in archive.namelist()}
 
 
 def files(folder: str, *suffixes: str) -> set[str]:
@@ -53,7 +56,7 @@ def test_wheel_holds_the_three_packages_and_the_models(wheel: dict[str, str | No
     }
     modules = files("caffe_proto", ".py", ".pyi", ".proto", ".desc") | files("cli", ".py") | files("inspector", ".py", ".toml")
     assert modules <= set(wheel)
-    models = {f"inspector/{name}" for name in files("models", ".prototxt")}
+    models = {f"inspector/{name}" for name in files("models", ".prototxt", ".caffemodel", ".png", "run.toml", "labels.txt")}
     assert models
     assert models <= set(wheel)
     assert {"caffe_proto/caffe.proto", "caffe_proto/caffe.desc", "inspector/py.typed"} <= set(wheel)

@@ -232,8 +232,13 @@ def test_finetuning_takes_layers_by_name(work: Path) -> None:
     trained(work / "solver.prototxt")
     (work / "net.prototxt").write_text(NET.replace('"ip"', '"other"'))
     _, events = trained(work / "solver.prototxt", weights=["snap_iter_6.caffemodel"], changes=["max_iter=0", "test_iter=1"])
-    assert {"train-weights", "ignoring"} <= set(kinds(events))
-    assert {event.values["layer"] for event in events if event.kind == "ignoring"} == {"ip"}
+    (net, test, tool) = [event for event in events if "said" in event.values]
+    assert [inner.values["layer"] for inner in net.values["said"]] == ["ip"]
+    assert tool.values["said"] == net.values["said"] + test.values["said"]
+    for name, times in (("master", 2), ("1.0", 1)):
+        said = "".join(line.masked() for line in lines(iter(events), dialect.load(name)))
+        assert said.count("Finetuning from snap_iter_6.caffemodel") == times
+        assert said.count("Ignoring source layer ip") == 2 < said.index("Ignoring source layer ip") - said.index("Finetuning from")
 
 
 @pytest.mark.parametrize(
