@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 WIDTH = 24  # of the bar
 PAUSE = 0.1  # seconds between two drawings
@@ -41,12 +41,12 @@ class Progress:
         sys.stderr.flush()
         self._shown = len(text)
 
-    def clear(self) -> None:
-        """Take the line away, until the next step."""
-        if self._shown:
+    def clear(self, stream: TextIO | None = None) -> None:
+        """Take the line away, until a later step, for what comes on stderr, or on a `stream` that may lead elsewhere."""
+        if self._shown and (stream is None or stream.isatty()):
             sys.stderr.write("\r" + " " * self._shown + "\r")
             sys.stderr.flush()
-            self._shown, self._drawn = 0, -1.0
+            self._shown = 0
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import count
@@ -167,8 +168,9 @@ class _Images(_Command):
             Progress("images", len(self.paths)) as progress,
         ):
             for answers in self.runner(self.paths):
-                progress.clear()
+                progress.clear(sys.stdout)
                 for name, error in answers.broken:
+                    progress.clear()
                     show.error(error)
                     self.broken.append((name, error))
                 for i, name in enumerate(answers.names):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def test(
         with Progress("batches", iterations) as progress:
             for i in batches(net, iterations, result, check_numerics=check_numerics):
                 if form == "table":
-                    progress.clear()
+                    progress.clear(sys.stdout)
                     show.lines(f"Batch {i}, {score.blob} = {score.values[i]:g}" for score in result.scores)
                 progress.step()
     except InspectorError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -331,6 +332,24 @@ def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
         process.stdout.readline()
         process.stdout.close()
         assert b"Traceback" not in process.stderr.read()
+
+
+def test_progress_is_for_terminals(tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty")
+    model, weights = saved(tmp_path, CLASSIFIER)
+    for i in range(9):
+        picture(tmp_path / "many" / f"{i}.png", i)
+    command = [sys.executable, "-m", "inspector", "run", model, weights, str(tmp_path / "many"), "--batch", "1", "--format", "csv"]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, cwd=Path(__file__).parent.parent) as process:
+        assert process.stdout is not None
+        assert process.stdout.read().count(b"\n") == 1 + 9 * CLASSES
+    os.close(theirs)
+    said = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert b"/9 images" in said and said.endswith(b" \r")  # and it cleans up
+    quiet = subprocess.run(command, capture_output=True, check=True, cwd=Path(__file__).parent.parent)
+    assert quiet.stderr == b""
 
 
 # ---- recipes
