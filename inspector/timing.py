@@ -17,6 +17,7 @@ from .layers.data import DummyData
 from .lazy import np
 
 if TYPE_CHECKING:
+    from .engine import Engine
     from .graph import Blob, Node
     from .net import Net
 
@@ -122,7 +123,8 @@ def measure(
     named: dict[str, Any] = {blob.name: array for blob, array in feeds.items()}
     if backward:
         net.engine = "reference"
-    inside, walk = _planned(net, feeds) if net.planner is not None else ({}, lambda: net.executor.walk(feeds, keep=backward))
+    engine = net.planner
+    inside, walk = _planned(net, engine, feeds) if engine else ({}, lambda: net.executor.walk(feeds, keep=backward))
     ahead, behind = _Laps(), _Laps()
     whole: list[float] = []
     back: list[float] = []
@@ -159,7 +161,7 @@ def _feeds(net: Net, arrays: Mapping[str, Any]) -> dict[Blob, np.ndarray]:
             elif top.shape is None:
                 raise InspectorError(
                     f"nobody knows the shape of '{top.name}'",
-                    code="unknown-shape",
+                    code="input-not-given",
                     layer=node.name,
                     layer_type=node.type,
                     remedy=f"give it: --shape {top.name}=64x3x227x227",
@@ -169,16 +171,13 @@ def _feeds(net: Net, arrays: Mapping[str, Any]) -> dict[Blob, np.ndarray]:
     return feeds
 
 
-def _planned(net: Net, feeds: Mapping[Blob, np.ndarray]) -> tuple[dict[Node, str], Walk]:
+def _planned(net: Net, engine: Engine, feeds: Mapping[Blob, np.ndarray]) -> tuple[dict[Node, str], Walk]:
     """Which layers are done within another's step, and a walk over the steps of the plan for the net's outputs.
 
     Every step stands alone: what segments would do to a part of the batch in one go is done to all of it, step after step.
     """
     from .engine import Program, Segment
 
-    engine = net.planner
-    if engine is None:
-        raise InspectorError("the net runs layer by layer", code="no-plan")
     arranged = engine.plan(feeds, [net.blob(name) for name in net.outputs])
     segments = [Segment(i, i + 1, segment.split) for segment in arranged.segments for i in range(segment.start, segment.stop)]
     images = -(-arranged.batch // engine.workers.count)

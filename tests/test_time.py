@@ -103,7 +103,7 @@ def test_backward(model: Path) -> None:
 def test_unknown_shapes_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(InspectorError) as caught:
         timing.measure(inspector.loads(LABELS), 1)
-    assert caught.value.code == "unknown-shape" and "--shape x=" in str(caught.value)
+    assert caught.value.code == "input-not-given" and "--shape x=" in str(caught.value)
 
 
 def test_forms(model: Path, tmp_path: Path) -> None:
