@@ -42,7 +42,7 @@ def draw(model: str, how: How, output: str | None, fold: bool | None, only: tupl
     if suffix == ".html":
         from inspector.picture.page import page
 
-        content = page(net).encode()
+        content = page([net]).encode()
     else:
         content = _content(net, suffix, fold=fold, only=only, sideways=left_right)
     _write(content, output)

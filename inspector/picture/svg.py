@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 from .scene import LINE, Box, Scene, path
@@ -63,16 +63,22 @@ def body(scene: Scene) -> list[str]:
     """Edges, boxes, and the edges' labels on top of both; boxes carry their number as `data-box`."""
     lines = [f'<path class="e" d="{path(scene, edge)}" marker-end="url(#a)"/>' for edge in scene.edges]
     lines += [_box(box, i) for i, box in enumerate(scene.boxes)]
-    labelled: set[tuple[int, str]] = set()  # one label per blob that leaves a box
-    for edge in scene.edges:
-        if edge.shape and (edge.start, edge.blob) not in labelled:
-            labelled.add((edge.start, edge.blob))
-            start = scene.boxes[edge.start]
-            if scene.sideways:
-                lines.append(_text(start.x + start.width / 2 + 8, start.y - 5, edge.shape, "s", ""))
-            else:
-                lines.append(_text(start.x + 6, start.y + start.height / 2 + 13, edge.shape, "s", ""))
+    lines += [_text(x, y, text, "s", "") for x, y, text in labels(scene)]
     return lines
+
+
+def labels(scene: Scene) -> Iterator[tuple[float, float, str]]:
+    """Shapes beside the edges, once for each blob that leaves a box: place of the text's beginning, and the text."""
+    labelled: set[tuple[int, str]] = set()
+    for edge in scene.edges:
+        if not edge.shape or (edge.start, edge.blob) in labelled:
+            continue
+        labelled.add((edge.start, edge.blob))
+        start = scene.boxes[edge.start]
+        if scene.sideways:
+            yield start.x + start.width / 2 + 8, start.y - 5, edge.shape
+        else:
+            yield start.x + 6, start.y + start.height / 2 + 13, edge.shape
 
 
 def _box(box: Box, number: int) -> str:

@@ -1,0 +1,159 @@
+"""The page in a real browser: it loads without errors, finds, opens, switches; hostile names stay text."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import inspector
+from cli.main import main
+from inspector.picture.page import Extra, page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+# runs after the page's own script; what it collects ends up in the page's text, which --dump-dom prints
+HARNESS = """
+<script>
+window.errors = [];
+addEventListener("error", event => errors.push(String(event.message)));
+</script>
+"""
+REPORT = """
+<script>
+const answers = {};
+const key = (name, more) => dispatchEvent(Object.assign(new KeyboardEvent("keydown", { key: name, ...more })));
+const boxes = () => document.querySelectorAll("#world .box").length;
+const send = (element, type) => element.dispatchEvent(new Event(type, { bubbles: true }));
+try { @STEPS@ } catch (error) { errors.push(String(error)); }
+answers.errors = errors;
+const out = document.createElement("pre");
+out.id = "answers";
+out.textContent = "ANSWERS" + JSON.stringify(answers) + "SREWSNA";
+document.body.append(out);
+</script></body>
+"""
+
+
+def browse(text: str, steps: str, folder: Path) -> dict[str, Any]:
+    """Run steps in a headless browser; what they put into `answers`."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: the page is tested in a real browser (Debian's package chromium)")
+    file = folder / "page.html"
+    report = REPORT.replace("@STEPS@", steps)
+    file.write_text(text.replace("<head>", "<head>" + HARNESS, 1).replace("</body>", report), encoding="utf-8")
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
+    line = [
+        CHROMIUM,
+        *flags.split(),
+        "--disable-component-update",
+        f"--user-data-dir={folder / 'profile'}",
+        "--window-size=1200,800",
+    ]
+    line += ["--virtual-time-budget=4000", "--dump-dom", file.as_uri()]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    found = re.search(r"<pre id=\"answers\">ANSWERS(.*)SREWSNA<", done.stdout)
+    assert found, done.stderr[-2000:]
+    return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+
+
+def test_it_loads_finds_opens_and_switches(tmp_path: Path) -> None:
+    nets = [inspector.load("googlenet/train_val", phase) for phase in ("TRAIN", "TEST")]
+    answers = browse(
+        page(nets),
+        """
+        answers.title = document.title;
+        answers.train = boxes();
+        const search = document.getElementById("search");
+        search.value = "inception_3a pool";
+        send(search, "input");
+        answers.found = document.getElementById("found").textContent;
+        answers.dimmed = document.querySelectorAll("#world .dim").length;
+        search.value = "";
+        send(search, "input");
+        const box = [...document.querySelectorAll("#world .box")].find(b => b.textContent.startsWith("conv1/7x7_s2"));
+        send(box, "click");
+        answers.details = document.getElementById("details").textContent;
+        document.querySelector("[data-phase=TEST]").click();
+        answers.test = boxes();
+        answers.still = document.querySelector("#details h2").textContent;
+        key("t");
+        answers.rows = document.querySelectorAll("tbody tr").length;
+        [...document.querySelectorAll("th button")].find(b => b.textContent.startsWith("parameters")).click();
+        answers.largest = document.querySelector("tbody td:nth-child(2)").textContent;
+        key("t"); key("j"); key("+"); key("0"); key("d"); key("Escape");
+        answers.theme = document.documentElement.dataset.theme;
+        answers.closed = document.querySelector("#details h2").textContent;
+        """,
+        tmp_path,
+    )
+    assert answers["errors"] == []
+    assert answers["title"] == "GoogleNet · alexinspect"
+    written = {net.phase: len([node for node in net.layers if node.origin]) for net in nets}
+    assert answers["train"] != answers["test"]
+    assert answers["rows"] == written["TEST"]
+    assert answers["found"] == f"3 of {written['TRAIN']}"  # pool, pool_proj, relu_pool_proj
+    assert answers["dimmed"] == answers["train"] - 2  # the last two share a box
+    assert "7x7/2+3 64" in answers["details"]
+    assert "9,472" in answers["details"]  # 64 * 3 * 7 * 7 + 64
+    assert answers["still"] == "conv1/7x7_s2"
+    assert answers["largest"] == "loss1/fc"  # 1024 * 2048 + 1024: the largest of the three classifiers' layers
+    assert answers["theme"] in ("light", "dark")
+    assert answers["closed"] == "GoogleNet"
+
+
+def test_all_layers_of_the_deepest_net_are_there(tmp_path: Path) -> None:
+    net = inspector.load("resnet152")
+    steps = """
+        key("t");
+        answers.rows = document.querySelectorAll("tbody tr").length;
+        key("t");
+        for (let i = 0; i < 30; i++) key("j");
+        answers.chosen = document.querySelectorAll("#world .chosen").length;
+    """
+    answers = browse(page([net]), steps, tmp_path)
+    assert answers == {"rows": len(net.opened.proto.layer), "chosen": 1, "errors": []}
+
+
+def test_what_a_file_says_is_only_text(tmp_path: Path) -> None:
+    name = "</script><script>errors.push('it ran')</script><img src=x onerror=errors.push(1)>"
+    layer = f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ dim: 2 }} }} }}'
+    net = inspector.loads(f'name: "{name}" {layer}')
+    extra = Extra(name, [(name, name)], [(name, b"")])
+    steps = "answers.name = at('name').textContent; key('j'); key('t'); answers.scripts = document.scripts.length;"
+    answers = browse(page([net], extras=[extra]), steps, tmp_path)
+    assert answers["errors"] == []
+    assert answers["name"] == name
+    assert answers["scripts"] == 4  # ours: harness, data, page, report
+
+
+def test_the_page_asks_nothing_of_the_network() -> None:
+    text = page([inspector.load("lenet")])
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)
+    assert "@DATA@" not in text
+    assert re.findall(r"https?://[\w./]+", text) == ["http://www.w3.org/2000/svg"]
+
+
+def test_view_writes_both_phases_and_weights(tmp_path: Path) -> None:
+    from caffe_proto import caffe_pb2
+    from inspector.caffemodel import write_model
+
+    net = inspector.load("lenet")
+    proto = caffe_pb2.NetParameter()
+    for name in net.params:
+        proto.layer.add(name=name)
+    write_model(tmp_path / "w.caffemodel", proto, net.weights.by_layer())
+    out = tmp_path / "lenet.html"
+    result = CliRunner().invoke(main, ["view", "lenet", str(tmp_path / "w.caffemodel"), "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    data = json.loads(re.search(r'id="data">(.*?)</script>', out.read_text(encoding="utf-8"), re.S)[1])  # type: ignore[index]
+    assert list(data["phases"]) == ["TEST", "TRAIN"]
+    row = next(row for row in data["phases"]["TEST"]["rows"] if row["name"] == "conv1")
+    assert row["source"].startswith("layer {")
+    assert [pairs[0] for pairs in row["stats"]] == [["blob", "0: 20 × 1 × 5 × 5"], ["blob", "1: 20"]]
