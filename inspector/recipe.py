@@ -86,13 +86,13 @@ def read_size(value: Any) -> Size:
 
 
 def of(model: str) -> Recipe:
-    """The recipe of a model that ships, by its name; an empty one for every other net, and where there is none.
+    """The recipe of a model that ships, by its name or that of a file of it, such as `NAME/train_val`; else an empty one.
 
     Raises InspectorError for a run.toml that makes no sense.
     """
-    name, _, file = model.partition("/")
+    name = model.partition("/")[0]
     path = shelf.folder() / name / FILE
-    if name not in shelf.names() or file not in ("", "deploy") or not path.is_file() or Path(model).exists():
+    if name not in shelf.names() or not path.is_file() or Path(model).exists():
         return Recipe()
     return read(path)
 

@@ -398,7 +398,9 @@ def test_recipes_that_make_no_sense(shipped: Path) -> None:
         with pytest.raises(InspectorError) as caught:
             recipe.of("tiny")
         assert caught.value.code == "recipe" and str(file) in str(caught.value)
-    assert recipe.of("elsewhere") == recipe.of("tiny/train_val") == recipe.Recipe()
+    assert recipe.of("elsewhere") == recipe.Recipe()
+    file.write_text('weights = "deploy.caffemodel"')
+    assert recipe.of("tiny/train_val") == recipe.of("tiny") == recipe.Recipe(str(shipped / "deploy.caffemodel"))
 
 
 def test_presets_are_those_of_the_option() -> None:
