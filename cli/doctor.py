@@ -25,6 +25,7 @@ EXTRAS = {  # extra -> (distribution, module) of which one of each inner tuple i
     "data": ((("lmdb", "lmdb"),), (("plyvel", "plyvel"), ("plyvel-next", "plyvel_next"))),
     "hdf5": ((("h5py", "h5py"),),),
     "threads": ((("threadpoolctl", "threadpoolctl"),),),
+    "pictures": ((("cairosvg", "cairosvg"),),),
 }
 
 

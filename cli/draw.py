@@ -69,11 +69,14 @@ def _content(net: Any, suffix: str, **how: Any) -> bytes:
 
 def _raster(svg: str, dot: str, kind: str) -> bytes:
     """PNG or PDF: our own layout through cairosvg where that is installed, else Graphviz with its own."""
+    from inspector.picture.svg import HALO
+
     try:
         import cairosvg
     except (ImportError, OSError):  # OSError: it is there, and the cairo library is not
         return _graphviz(dot, kind)
-    return bytes(getattr(cairosvg, f"svg2{kind}")(bytestring=svg.encode()))
+    plain = svg.replace(HALO, "")  # cairosvg would draw the halo over the text
+    return bytes(getattr(cairosvg, f"svg2{kind}")(bytestring=plain.encode()))
 
 
 def _graphviz(dot: str, kind: str) -> bytes:

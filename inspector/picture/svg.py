@@ -26,13 +26,16 @@ COLOURS = {
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
+HALO = "paint-order:stroke;stroke:#fff;stroke-width:3px"  # under the text of labels that stand on lines
+
+
 def style() -> str:
     """CSS for boxes and edges, light and dark by the reader's preference."""
     light = "".join(f".{name} rect{{fill:{c[0]};stroke:{c[1]}}}" for name, c in COLOURS.items())
     dark = "".join(f".{name} rect{{fill:{c[2]};stroke:{c[3]}}}" for name, c in COLOURS.items())
     return (
         f"text{{font:12px {FONT};fill:#1c1c1c}}.t{{font-weight:600}}"
-        ".s{fill:#555;font-size:11px;paint-order:stroke;stroke:#fff;stroke-width:3px}"
+        f".s{{fill:#555;font-size:11px;{HALO}}}"
         f"rect{{rx:6px}}.e{{fill:none;stroke:#8a8a8a;stroke-width:1.4px}}.outside rect,.unknown rect{{stroke-dasharray:4 3}}"
         f".folded rect{{stroke-width:2.5px}}.bg{{fill:#fff}}{light}"
         f"@media(prefers-color-scheme:dark){{text{{fill:#eee}}.s{{fill:#bbb;stroke:#161616}}.e{{stroke:#888}}.bg{{fill:#161616}}{dark}}}"
