@@ -24,12 +24,9 @@ needs_build = pytest.mark.skipif(
 )
 
 
-BINARY = (".desc", ".caffemodel", ".png")
-
-
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
-    """The wheel's files with their text (None where they are not text)."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The wheel's files with their content."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -37,7 +34,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     (path,) = folder.glob("*.whl")
     assert path.name == f"alexinspect-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(path) as archive:
-        return {name: None if name.endswith(BINARY) else archive.read(name).decode() for name in archive.namelist()}
+        return {name: archive.read(name) for name in archive.namelist()}
 
 
 def files(folder: str, *suffixes: str) -> set[str]:
@@ -47,7 +44,7 @@ def files(folder: str, *suffixes: str) -> set[str]:
 
 
 @needs_build
-def test_wheel_holds_the_three_packages_and_the_models(wheel: dict[str, str | None]) -> None:
+def test_wheel_holds_the_three_packages_and_the_models(wheel: dict[str, bytes]) -> None:
     assert {name.partition("/")[0] for name in wheel} == {
         "caffe_proto",
         "cli",
@@ -64,40 +61,43 @@ def test_wheel_holds_the_three_packages_and_the_models(wheel: dict[str, str | No
 
 
 @needs_build
-def test_wheel_says_what_the_project_says(wheel: dict[str, str | None]) -> None:
+def test_wheel_says_what_the_project_says(wheel: dict[str, bytes]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     info = f"alexinspect-{__version__}.dist-info"
-    metadata = message_from_string(wheel[f"{info}/METADATA"] or "")
+    metadata = message_from_string(wheel[f"{info}/METADATA"].decode())
     assert metadata["Name"] == "alexinspect"
     assert metadata["Version"] == __version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert set(metadata.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
     scripts = configparser.ConfigParser()
-    scripts.read_string(wheel[f"{info}/entry_points.txt"] or "")
+    scripts.read_string(wheel[f"{info}/entry_points.txt"].decode())
     assert dict(scripts["console_scripts"]) == {"alexinspect": "cli.main:main"}
 
 
 @needs_build
-def test_wheel_works_where_there_is_no_checkout(wheel: dict[str, str | None], tmp_path: Path) -> None:
-    """The unpacked wheel alone finds its models and says its version, from another folder."""
-    for name, text in wheel.items():
+def test_wheel_works_where_there_is_no_checkout(wheel: dict[str, bytes], tmp_path: Path) -> None:
+    """The unpacked wheel alone finds its models, says its version and reads a digit by name, from another folder."""
+    for name, content in wheel.items():
         path = tmp_path / "site" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes((ROOT / name).read_bytes() if text is None else text.encode())
+        path.write_bytes(content)
     code = """
 import sys; sys.path.insert(0, sys.argv.pop())
 from inspector import shelf
 print(*shelf.names()); print(shelf.resolve(shelf.names()[0]))
 from cli.main import main
-main(["--version"])
+main(["--version"], standalone_mode=False)
+sample = shelf.folder() / "lenet_digits" / "samples" / "7.png"
+main(["run", "lenet_digits", str(sample), "--top", "1", "--format", "csv"], standalone_mode=False)
 """
     answer = subprocess.run(
         [sys.executable, "-P", "-c", code, tmp_path / "site"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    names, path, version = answer.stdout.splitlines()
+    names, path, version, _, digit = answer.stdout.splitlines()
     assert names.split() == shelf.names()
     assert path == str(tmp_path / "site" / "inspector" / "models" / shelf.names()[0] / "deploy.prototxt")
     assert version == f"alexinspect {__version__}"
+    assert ",7,seven," in digit
 
 
 def test_extra_all_is_all_of_them() -> None:
