@@ -159,7 +159,10 @@ def _placed(net: Net, boxes: list[Box], edges: list[Edge], layout: Layout, sidew
         for edge, bends in zip(edges, layout.bends, strict=True)
     ]
     width, height = (layout.height, layout.width) if sideways else (layout.width, layout.height)
-    return Scene(net.name, net.phase, boxes, placed, width + 2 * MARGIN, height + 2 * MARGIN, sideways)
+    width, height = width + 2 * MARGIN, height + 2 * MARGIN
+    for edge in placed if not sideways else ():  # labels stand right of the line that leaves a box
+        width = max(width, boxes[edge.start].x + len(edge.shape) * CHARACTER + MARGIN)
+    return Scene(net.name, net.phase, boxes, placed, width, height, sideways)
 
 
 def path(scene: Scene, edge: Edge) -> str:
