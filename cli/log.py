@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inspector.errors import PrototxtError
+from inspector.errors import InspectorError, PrototxtError
 from inspector.tables import Column
 
 from . import options, show
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from inspector import Net
     from inspector.dialect import Dialect
     from inspector.log import Line, Log
+    from inspector.opening import Opened
 
 THREAD = 12345  # in five columns, as glog prints it
 
@@ -50,7 +51,11 @@ class DialectName(click.ParamType):  # type: ignore[type-arg]  # generic from cl
     show_default=True,
 )
 @click.option("--cut/--no-cut", default=True, help="Cut long records as glog does.")
-@click.option("--translate", is_flag=True, help="Write the net as that version would have had it, before it reads it.")
+@click.option(
+    "--translate/--no-translate",
+    default=None,
+    help="Write the net as that version would have had it, before it reads it; usual for models that ship.",
+)
 @click.option("--lenient", is_flag=True, help="Go on at fields and layer types of forks, where BVLC's Caffe stops.")
 @click.option("--weights", type=click.Path(), help="Continue with what Caffe says while it loads this file of weights.")
 def log(
@@ -60,7 +65,7 @@ def log(
     debug: bool,
     prefix: str,
     cut: bool,
-    translate: bool,
+    translate: bool | None,
     lenient: bool,
     weights: str | None,
 ) -> int:
@@ -83,22 +88,32 @@ def log(
     return _say(net, words, prefix, cut, debug=debug, lenient=lenient, weights=weights)
 
 
-def _open(model: str, how: How, words: Dialect, *, debug: bool, translate: bool) -> Net:
+def _open(model: str, how: How, words: Dialect, *, debug: bool, translate: bool | None) -> Net:
     """The net as that version of Caffe would have built it."""
+    net = how.open(model)
+    edition = replace(words.edition, debug=debug)
+    if net.edition == edition and not translate:
+        return net
     from inspector import Net
+
+    opened = _written(net, how, words, translate)
+    return Net(opened, how.phase, how.level, how.stages, how.given, edition, allow_python=how.allow_python)
+
+
+def _written(net: Net, how: How, words: Dialect, translate: bool | None) -> Opened:
+    """The file as that version read it; models that ship belong to no version, and are written for it where that can be done."""
+    from inspector import shelf
     from inspector.net import PHASES
     from inspector.translate import read, translated
 
-    net = how.open(model)
-    opened = net.opened
-    edition = replace(words.edition, debug=debug)
-    if translate:
-        opened = translated(opened, words, PHASES[how.phase], how.level, how.stages)
-    else:
-        opened = read(opened, words)
-    if net.edition == edition and opened is net.opened:
-        return net
-    return Net(opened, how.phase, how.level, how.stages, how.given, edition, allow_python=how.allow_python)
+    ships = net.opened.path is not None and net.opened.path.is_relative_to(shelf.folder())
+    if translate or (translate is None and ships):
+        try:
+            return translated(net.opened, words, PHASES[how.phase], how.level, how.stages)
+        except InspectorError:
+            if translate:
+                raise
+    return read(net.opened, words)
 
 
 def _say(net: Net, words: Dialect, prefix: str, cut: bool, *, debug: bool, lenient: bool, weights: str | None) -> int:
