@@ -16,19 +16,19 @@ import numpy as np
 from ..blas import cores
 from ..graph import Blob, Graph
 from ..kernels.fast.base import Call, Scratch, run
-from ..layers import Context
+from ..layers import Context, count
 from ..plan import Plan, Rule, Step, plan, unread_sources
 from ..run import Executor
 from ..weights import Weights
 from .constants import Constants
 from .lower import Frame, Lowering, lodged
 from .rules import DEFAULT, FAST
-from .storage import Arena, Value, values, zero_border
+from .storage import Arena, Value, offsets, values, zero_border
 from .threads import Workers
 
 RULES: Mapping[str, Sequence[Rule]] = {"reference": (), "default": DEFAULT, "fast": FAST}
 KEPT = 4  # programs of an engine
-CACHED = 1 << 25  # bytes of values that the images of a part may take together
+CACHED = 1 << 24  # bytes of values that the images of a part may take together
 
 
 class Unplanned(Exception):
@@ -76,7 +76,8 @@ def layout(plan: Plan, threads: int = 1) -> Layout:
                 first = min([value.first, *(s.start for s in touched if s.start <= value.first)])
                 last = max([value.last, *(s.stop - 1 for s in touched if s.start <= value.last < s.stop)])
                 places[blob] = replace(value, lives=(first, last))
-        each = max(1, sum(places[blob].bytes for blob in private) // max(1, batch))
+        one = [(count(places[blob].stored[1:]), *places[blob].lives) for blob in private]
+        each = 4 * offsets(one, plan.reuse)[1]
         parts = max(min(threads, batch), -(-batch * each // CACHED))
         images = max(1, -(-batch // parts))
     return Layout(plan, places, segments, frozenset(private), batch, images)
