@@ -29,7 +29,9 @@ def demo(context: click.Context, out: str | None) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         failed = _tour(context, Path(folder) / "filters.png")
     if failed:
-        raise InspectorError(f"the tour did not get through: {', '.join(failed)}", code="demo-failed", remedy="see alexinspect doctor")
+        raise InspectorError(
+            f"the tour did not get through: {', '.join(failed)}", code="demo-failed", remedy="see alexinspect doctor"
+        )
     show.lines(["", _painted("All of it worked. Next: alexinspect --help, or alexinspect summary YOUR.prototxt", "good")])
 
 
