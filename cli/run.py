@@ -42,6 +42,12 @@ CELLS = ("image", "output", "shape", "rank", "class", "label", "score", "min", "
 )
 @click.option("--out", type=click.Path(), metavar="X.npz", help="Save the blobs.")
 @click.option("--save-image", type=click.Path(), metavar="FILE|FOLDER", help="Save outputs that are images, such as enlarged ones.")
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="A page of the net with the images, their answers, and --blob as tiles.",
+)
 @click.option("--check-numerics", is_flag=True, help="Stop at the first layer that makes a NaN or an infinite value.")
 @options.engine_options
 @options.net_options
@@ -139,6 +145,7 @@ class _Images(_Command):
         self.paths = find_images(names)
         self.reporter: Reporter = Reporter(net, self.runner.blobs, wishes["top"], self.labels)
         self.broken: list[tuple[str, InspectorError]] = []
+        self.sections: list[Any] = []  # of the page
         self.pictures = (
             _Pictures(wishes["save_image"], self.runner.preprocessing, len(self.paths)) if wishes["save_image"] else None
         )
@@ -177,15 +184,33 @@ class _Images(_Command):
                     item = {blob: rows[i] for blob, rows in answers.blobs.items()}
                     if self.pictures is not None:
                         self.pictures.save(name, item)
-                    yield name, [self.reporter(blob, value) for blob, value in item.items()]
+                    outputs = [self.reporter(blob, value) for blob, value in item.items()]
+                    self._section(name, outputs, item)
+                    yield name, outputs
                 if spool is not None and answers.names:
                     spool.add(answers.names, answers.blobs)
                 progress.step(len(answers.names) + len(answers.broken))
+
+    def _section(self, name: str, outputs: list[Output], item: dict[str, Any]) -> None:
+        """Remember an image's answers for the page, while it has room."""
+        if self.wishes["html"] is None:
+            return
+        from inspector.picture.answers import MOST, answer
+
+        if len(self.sections) < MOST:
+            self.sections.append(answer(name, outputs, item))
 
     def run(self) -> int:
         self.print()
         if len(self.broken) == len(self.paths):
             raise images.no_images()
+        if self.wishes["html"] is not None:
+            from inspector.files import replacing
+            from inspector.picture.page import page
+
+            with replacing(self.wishes["html"]) as file:
+                file.write(page([self.net], weights=self.weights, extras=self.sections).encode())
+            show.remark(f"wrote '{self.wishes['html']}'")
         if self.form == "table" and self.pictures is not None:
             for name in self.pictures.saved:
                 show.remark(f"wrote '{name}'")
@@ -195,7 +220,7 @@ class _Images(_Command):
 class _Arrays(_Command):
     def __init__(self, *arguments: Any, **wishes: Any) -> None:
         super().__init__(*arguments, **wishes)
-        if wishes["save_image"] or any(value is not None for value in wishes["settings"].values()):
+        if wishes["save_image"] or wishes["html"] or any(value is not None for value in wishes["settings"].values()):
             raise InspectorError("arrays are fed as they are", code="no-images", remedy="leave out the options for images")
 
     def items(self) -> Iterator[tuple[str, list[Output]]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
 import subprocess
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 import inspector
+from caffe_proto import caffe_pb2
 from cli.main import main
+from inspector.caffemodel import write_model
 from inspector.picture.page import Extra, page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -61,6 +65,13 @@ def browse(text: str, steps: str, folder: Path) -> dict[str, Any]:
     found = re.search(r"<pre id=\"answers\">ANSWERS(.*)SREWSNA<", done.stdout)
     assert found, done.stderr[-2000:]
     return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+
+
+def embedded(file: Path) -> dict[str, Any]:
+    """The data in a written page."""
+    found = re.search(r'id="data">(.*?)</script>', file.read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    return json.loads(found[1])
 
 
 def test_it_loads_finds_opens_and_switches(tmp_path: Path) -> None:
@@ -141,9 +152,6 @@ def test_the_page_asks_nothing_of_the_network() -> None:
 
 
 def test_view_writes_both_phases_and_weights(tmp_path: Path) -> None:
-    from caffe_proto import caffe_pb2
-    from inspector.caffemodel import write_model
-
     net = inspector.load("lenet")
     proto = caffe_pb2.NetParameter()
     for name in net.params:
@@ -152,8 +160,41 @@ def test_view_writes_both_phases_and_weights(tmp_path: Path) -> None:
     out = tmp_path / "lenet.html"
     result = CliRunner().invoke(main, ["view", "lenet", str(tmp_path / "w.caffemodel"), "-o", str(out)])
     assert result.exit_code == 0, result.output
-    data = json.loads(re.search(r'id="data">(.*?)</script>', out.read_text(encoding="utf-8"), re.S)[1])  # type: ignore[index]
+    data = embedded(out)
     assert list(data["phases"]) == ["TEST", "TRAIN"]
     row = next(row for row in data["phases"]["TEST"]["rows"] if row["name"] == "conv1")
     assert row["source"].startswith("layer {")
     assert [pairs[0] for pairs in row["stats"]] == [["blob", "0: 20 × 1 × 5 × 5"], ["blob", "1: 20"]]
+
+
+def test_a_run_puts_its_answers_on_the_page(tmp_path: Path) -> None:
+    Image = pytest.importorskip("PIL.Image")  # a module's class by its own name
+    Image.new("RGB", (40, 30), (200, 30, 30)).save(tmp_path / "red.png")
+    net = inspector.load("cifar10_quick")
+    proto = caffe_pb2.NetParameter()
+    for name in net.params:
+        proto.layer.add(name=name)
+    weights = tmp_path / "w.caffemodel"
+    write_model(weights, proto, net.weights.by_layer())
+    out = tmp_path / "run.html"
+    line = [
+        "run",
+        "cifar10_quick",
+        str(weights),
+        str(tmp_path / "red.png"),
+        "--html",
+        str(out),
+        "--blob",
+        "prob",
+        "--blob",
+        "conv1",
+    ]
+    result = CliRunner().invoke(main, line)
+    assert result.exit_code == 0, result.output
+    [section] = embedded(out)["extras"]
+    assert section["title"] == str(tmp_path / "red.png")
+    # weights of zero make all ten classes alike
+    assert [pair[1] for pair in section["pairs"][:5]] == ["0.1000"] * 5
+    assert [caption.split(",")[0] for caption, _ in section["images"]] == [str(tmp_path / "red.png"), "conv1"]
+    picture = Image.open(BytesIO(base64.b64decode(section["images"][0][1].removeprefix("data:image/png;base64,"))))
+    assert (picture.size, picture.getpixel((5, 5))) == ((40, 30), (200, 30, 30))
