@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from ..editions import Arity
 from ..lazy import LazyModule, np
-from .base import Arity, Context, Costs, Layer, ParamShape, Shape, count, described, filler_or, int32, register, shape_text
+from .base import Context, Costs, Layer, ParamShape, Shape, count, described, filler_or, int32, register, shape_text
 
 if TYPE_CHECKING:
     from numpy import ndarray

@@ -13,10 +13,10 @@ from google.protobuf.message import DecodeError
 
 from caffe_proto import caffe_pb2
 
-from ..editions import MASTER, Edition
+from ..editions import MASTER, Arity, Edition
 from ..errors import UnreadableError
 from ..lazy import LazyModule, np
-from .base import TEST, Arity, Context, Costs, Layer, Shape, count, register, shape_text
+from .base import TEST, Context, Costs, Layer, Shape, count, register, shape_text
 
 if TYPE_CHECKING:
     from ..kernels import loss as kernel

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from caffe_proto import caffe_pb2
 
-from ..editions import MASTER, Edition
+from ..editions import MASTER, Arity, Edition
 from ..lazy import LazyModule, np
-from .base import TEST, Arity, Context, Costs, Layer, ParamShape, Shape, caffe_shape, count, register, shape_text
+from .base import TEST, Context, Costs, Layer, ParamShape, Shape, caffe_shape, count, register, shape_text
 
 if TYPE_CHECKING:
     from ..kernels import recurrent as kernel
