@@ -38,6 +38,7 @@ class Edition:
     accuracy_pair: bool = False  # up to v0.999 Accuracy gives the mean log likelihood too, in the same blob
     pooling_clips: bool = True  # since v0.9999 a padded window that would start behind the image is dropped
     pooling_pads_in_v0: bool = True  # since v0.9999 the upgrade of V0 takes the pad of a pooling layer
+    mirror_needs_training: bool = False  # v0.999 asks for random numbers that it prepares for TRAIN only
     debug: bool = False  # built for debugging: what a release build does not check is checked
     unchecked: tuple[str, ...] = ()  # codes of refusals that a later version introduced
 

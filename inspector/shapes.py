@@ -10,7 +10,7 @@ from . import fillers, multipliers
 from .errors import Finding, InspectorError, Refusal
 from .graph import PARAMS, SETUP, Graph, Node, Param
 from .layers import Shape, Unknown, count, shape_text
-from .layers.base import ParamShape
+from .layers.base import TRAIN, ParamShape
 
 # What a data layer's source says of its tops, by name; nothing where there is no source. Raises InspectorError for a broken one.
 Look = Callable[[Node], Mapping[str, Shape]]
@@ -25,12 +25,17 @@ def infer(graph: Graph, given: Mapping[str, Shape] | None = None, look: Look | N
     """
     given = dict(given or {})
     shared: dict[str, Param] = {}
+    belated: Refusal | None = None  # met by a data layer's thread, while the next layer is set up
     for node in graph.nodes:
         try:
+            if belated is not None:
+                raise belated
             _set_up(graph, node, _seen(graph, node, given, look) if look and node.layer.data else given)
         except Refusal as refusal:
             graph.refuse(refusal, node, SETUP)
+            belated = None
             continue
+        belated = _mirrors_in_test(node)
         try:
             _share(graph, node, shared)
         except Refusal as refusal:
@@ -41,6 +46,17 @@ def infer(graph: Graph, given: Mapping[str, Shape] | None = None, look: Look | N
     for name in given.keys() - {blob.name for node in graph.nodes for blob in node.tops}:
         graph.notes.append(Finding("given-unknown-blob", f"a shape is given for '{name}', which is no blob of this net", "warning"))
     return graph
+
+
+def _mirrors_in_test(node: Node) -> Refusal | None:
+    """A Data layer that mirrors crops in TEST, in an edition where that stops its thread."""
+    transform = node.layer.proto.transform_param
+    if not (node.layer.edition.mirror_needs_training and node.type == "Data" and transform.mirror and transform.crop_size):
+        return None
+    if node.layer.phase == TRAIN:
+        return None
+    message = "mirrors in TEST, and random numbers are prepared for TRAIN only"
+    return Refusal(message, code="mirror-in-test", layer=node.name, layer_type=node.type, remedy="set mirror: false")
 
 
 def _seen(graph: Graph, node: Node, given: Mapping[str, Shape], look: Look) -> Mapping[str, Shape]:

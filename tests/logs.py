@@ -127,7 +127,7 @@ def _wild(folder: Path) -> Iterator[Case]:
 
 def _fingerprint(lines: list[str]) -> tuple[str, bool]:
     """The dialect of a construction, by the source lines of its statements, and whether those of net.cpp are exactly its own."""
-    said = {line.split("] ")[0] for line in lines if re.match(r"[IWE] (net\.cpp|layer_factory\.hpp):", line)}
+    said = {line.split("] ")[0] for line in lines if re.match(r"[IWE] \w+\.[ch]pp:\d+\] ", line)}
     best, score, exact = "", 0.0, False
     for name in dialects.names():
         places = {f"{s.level.replace('D', 'I')} {s.place}" for s in dialects.load(name).say.values()}
@@ -217,7 +217,7 @@ def ours(case: Case, said: list[str]) -> list[str]:
         shapes = given(net, said)
         if shapes:
             net = Net(net.opened, case.phase, given=shapes, edition=edition)
-        spoken = log.of(net, words, file=case.prototxt.name, debug=case.debug, rows=_rows(said), lenient=case.banner)
+        spoken = log.of(net, words, file=_named(case, said), debug=case.debug, rows=_rows(said), lenient=case.banner)
         text = "".join(line.masked() for line in spoken)
     except InspectorError as error:
         return [f"{type(error).__name__}: {error}"]
@@ -226,6 +226,12 @@ def ours(case: Case, said: list[str]) -> list[str]:
         start = next((i for i, line in enumerate(lines) if "Initializing net" in line or " Creating Layer " in line), 0)
         lines = lines[start:]
     return settled(_plain(lines) if case.words_only else lines)
+
+
+def _named(case: Case, said: list[str]) -> str:
+    """The path of the prototxt as it was given to Caffe, where the log tells it."""
+    named = (re.search(r"(?:parameters|V\dLayerParameter|input fields|params|NetParameter file): (\S+)$", line) for line in said)
+    return next((match[1] for match in named if match), case.prototxt.name)
 
 
 def _plain(lines: list[str]) -> list[str]:
