@@ -323,14 +323,14 @@ class Net:
     @property
     def planner(self) -> Engine | None:
         """What runs plans for this net; None where only the specification will do (see engine.plannable)."""
-        from .engine import RULES, Engine, plannable
-
-        if self._engine == "reference" or not plannable(self.graph):
+        if self._engine == "reference":
             return None
         if self._planner is None or not self._planner.serves(self.weights, self.threads):
+            from .engine import RULES, Engine
+
             self.check()
             self._planner = Engine(self.graph, self.weights, RULES[self._engine], self.threads)
-        return self._planner
+        return self._planner if self._planner.able else None
 
     def seed(self, value: int) -> None:
         """Start the net's one random generator again: dropout, stochastic pooling, random crops, fillers not yet used."""

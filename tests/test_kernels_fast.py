@@ -123,11 +123,11 @@ def test_spread(window: Window, groups: int) -> None:
     out = place(2, *sizes, plain.shape[1], "bordered")
     head = conv.Head(0, plain.shape[1], Finish(out, [], Scratch(1)))
     if groups == 1:
-        arranged = np.ascontiguousarray(weight.reshape(6, 4, -1).transpose(0, 2, 1))
+        arranged = np.ascontiguousarray(weight.reshape(6, 4, -1).transpose(2, 0, 1))
     else:
-        arranged = np.ascontiguousarray(weight.reshape(6, -1).T)
+        arranged = np.repeat(weight.reshape(6, -1).T[:, None, None], 7, axis=2)
     reach = list(window.taps(sizes, x.shape[2:]))
-    run(conv.spread(pixels(x), arranged, reach, head, Scratch(1)))
+    run(conv.spread(pixels(x), arranged, window.stride, reach, head, Scratch(1)))
     close(planes(out), plain)
 
 
@@ -225,6 +225,10 @@ def test_operations_follow_each_other(where: str, keep: bool) -> None:
     close(out, np.maximum(np.tanh(y), 0))
     if keep:
         np.testing.assert_array_equal(source, x)
+
+
+def test_groups_that_are_multiplied_together() -> None:
+    assert [conv.together(*pair) for pair in ((1, 5), (2, 128), (4, 8), (32, 4), (32, 8), (3, 2), (6, 16))] == [1, 1, 4, 8, 4, 3, 2]
 
 
 def test_tiles_cover_everything_once() -> None:

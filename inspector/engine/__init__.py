@@ -171,6 +171,13 @@ class Program:
         home = self.plan.homes.get(blob)
         return self.live[blob] if home is None else lodged(self.read(home.of), home, blob.shape or ())
 
+    def answer(self, blob: Blob, feeds: Mapping[Blob, np.ndarray]) -> np.ndarray:
+        """A blob that the caller may keep: a copy of what lies in memory that the next run uses again."""
+        if blob in self.plan.given:
+            return feeds[blob]
+        array = self.read(blob)
+        return np.array(array, order="C") if self.plan.root(blob) in self.values else np.asarray(array, order="C")
+
     def _leave(self, blob: Blob, array: np.ndarray) -> None:
         if array.shape != blob.shape:
             raise Unplanned(f"'{blob.name}' is {array.shape}, not {blob.shape}")
@@ -226,7 +233,8 @@ class Engine:
         self.threads = threads
         self.workers = Workers(min(threads, cores()) if threads else cores())
         self.constants = Constants(weights)
-        self._refused = False
+        self.able = plannable(graph)
+        self._sources = unread_sources(graph, ())
         self._programs: dict[tuple[frozenset[Blob], frozenset[Blob]], Program] = {}
 
     def serves(self, weights: Weights, threads: int | None) -> bool:
@@ -240,36 +248,41 @@ class Engine:
     def forward(self, feeds: Mapping[Blob, np.ndarray], wanted: Iterable[Blob], rng: np.random.Generator) -> dict[Blob, np.ndarray]:
         """The wanted blobs, as arrays of their own. Raises Unplanned where a plan cannot hold."""
         keep = frozenset(wanted)
-        key = frozenset(feeds), keep
-        program = self._programs.get(key)
-        if program is None:
-            if len(self._programs) >= KEPT:
-                self._programs.pop(next(iter(self._programs)))
-            program = self._programs[key] = Program(self.plan(feeds, keep), self.weights, self.constants, self.workers)
+        program = self._program(frozenset(feeds), keep)
         with np.errstate(all="ignore"), self.workers:  # numbers are as in C, which says nothing
             self.constants.refresh()
             program.forward(feeds, rng)
-        return {blob: feeds[blob] if blob in program.plan.given else _own(program.read(blob)) for blob in keep}
+        return {blob: program.answer(blob, feeds) for blob in keep}
+
+    def _program(self, given: frozenset[Blob], keep: frozenset[Blob]) -> Program:
+        """The program of a plan; the last few are kept."""
+        program = self._programs.get((given, keep))
+        if program is None:
+            if len(self._programs) >= KEPT:
+                self._programs.pop(next(iter(self._programs)))
+            program = Program(self.plan(given, keep), self.weights, self.constants, self.workers)
+            self._programs[given, keep] = program
+        return program
 
     def instead(self, executor: Executor, feeds: Mapping[Blob, Any], wanted: Iterable[Blob]) -> dict[Blob, np.ndarray] | None:
         """The wanted blobs, in place of the executor's forward, which is deferred until somebody asks for more (`Executor.defer`).
 
-        None where the executor must do it itself: an input is missing, or a layer's top has not the shape that the graph says.
+        None where the executor must do it itself: an input is missing, a layer's top has not the shape that the graph says; or
+        might as well, as no step has a tuned kernel.
         """
-        sources = unread_sources(self.graph, feeds)
-        if self._refused or not all(blob in executor.values for blob in sources):
+        given = [*feeds, *(blob for blob in self._sources if blob not in feeds)]
+        keep = frozenset(wanted)
+        if not self.able or not all(blob in feeds or blob in executor.values for blob in given):
+            return None
+        if all(step.kind == "layer" for step in self._program(frozenset(given), keep).plan.steps):
             return None
         executor.defer(feeds)
         try:
-            return self.forward({blob: executor.values[blob] for blob in (*feeds, *sources)}, wanted, executor.rng)
+            return self.forward({blob: executor.values[blob] for blob in given}, keep, executor.rng)
         except Unplanned:
-            self._refused = True
+            self.able = False
             executor.settle()
             return None
-
-
-def _own(array: np.ndarray) -> np.ndarray:
-    return np.array(array, np.float32, order="C")
 
 
 def plannable(graph: Graph) -> bool:

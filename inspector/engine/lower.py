@@ -215,16 +215,12 @@ class Lowering:
         x = frame.padded(step.inputs[0], window.pad)
         taps = conv.Taps(*((a, b) for a, b in (window.kernel, window.stride, window.dilation)))
         inside = (step.inputs[0].shape or ())[1] // group * count(window.kernel)
-
-        def side_by_side(order: tuple[int, ...]) -> Callable[[np.ndarray, np.ndarray, int], None]:
-            def arrange(weight: np.ndarray, out: np.ndarray, number: int) -> None:
-                out[:, starts[number] : starts[number] + len(weight)] = weight.transpose(order).reshape(inside, len(weight))
-
-            return arrange
-
         if name == "plane columns":
-            weights = self._filters(name, folds, (inside, stop), side_by_side((1, 2, 3, 0)))
-            return conv.planes(x, weights, taps, heads, scratch)
+
+            def by_planes(weight: np.ndarray, out: np.ndarray, number: int) -> None:
+                out[:, starts[number] : starts[number] + len(weight)] = weight.reshape(len(weight), inside).T
+
+            return conv.planes(x, self._filters(name, folds, (inside, stop), by_planes), taps, heads, scratch)
         if name == "depthwise":
             row = (*window.kernel, *heads[0].finish.out.shape[2:])
 
@@ -239,10 +235,21 @@ class Lowering:
 
             weights = self._filters(name, folds, (fast_conv.PATCH**2, x.shape[3], stop), transform)
             return fast_conv.convolve(x, weights, heads, scratch)
-        weights = self._filters("columns", folds, (inside, stop), side_by_side((2, 3, 1, 0)))
+        together = conv.together(group, stop // group)
+
+        def by_pixels(weight: np.ndarray, out: np.ndarray, number: int) -> None:
+            columns = out.reshape(*window.kernel, together, -1, out.shape[1])[..., starts[number] : starts[number] + len(weight)]
+            each = len(weight) // group
+            if together > 1:
+                columns.fill(0)
+            for first in range(0, len(weight), each):
+                share = slice(first, first + each)
+                columns[:, :, first // each % together, :, share] = weight[share].transpose(2, 3, 1, 0)
+
+        weights = self._filters(f"columns by {together}", folds, (inside * together, stop), by_pixels)
         if name == "direct product" and flat(x) is not None:
             return conv.direct(x, weights, heads, scratch)
-        return conv.columns(x, weights, taps, group, heads, scratch)
+        return conv.columns(x, weights, taps, group // together, heads, scratch)
 
     def _deconv(self, step: Step, frame: Frame, scratch: Scratch) -> Calls:
         head = step.heads[0]
@@ -254,13 +261,13 @@ class Lowering:
 
         def arrange(weight: np.ndarray, out: np.ndarray, number: int) -> None:
             if group > 1:
-                out[...] = weight.reshape(channels, elements).T
+                out[...] = weight.reshape(channels, elements).T[:, None, None]
             else:
-                out[...] = weight.reshape(channels, -1, elements).transpose(0, 2, 1)
+                out[...] = weight.reshape(channels, -1, elements).transpose(2, 0, 1)
 
-        shape = (elements, channels) if group > 1 else (channels, elements, finish.out.shape[3])
+        shape = (elements, 1, *x.shape[2:]) if group > 1 else (elements, channels, finish.out.shape[3])
         weights = self._filters("spread", [(head, [])], shape, arrange)
-        return conv.spread(x, weights, reach, conv.Head(0, finish.out.shape[3], finish), scratch)
+        return conv.spread(x, weights, window.stride, reach, conv.Head(0, finish.out.shape[3], finish), scratch)
 
     def _conv_bias(self, head: Head, frame: Frame, scratch: Scratch) -> Finish:
         """A Finish that begins with the layer's own bias, nothing being folded."""

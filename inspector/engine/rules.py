@@ -21,7 +21,8 @@ from ..layers.wiring import Flatten, Reshape
 from ..plan import Head, Home, Op, Plan, Rule, Step
 
 PROD, MAXIMUM = 0, 2  # EltwiseParameter.EltwiseOp, beside SUM
-HEAVY = {"conv", "deconv", "lrn", "fc"}  # steps whose tuned kernel is worth a change of layout
+HEAVY = {"conv", "deconv", "lrn"}  # steps whose tuned kernel saves much; two of them are worth a change of layout
+MUCH = 1 << 20  # floats of columns, or of weights, at which a tuned kernel is quicker even with changes of layout
 
 
 # ---- what needs no work
@@ -101,24 +102,45 @@ def _plain_product(node: Node) -> bool:
 def tuned_kernels(plan: Plan) -> None:
     """Give a step its tuned kernel, where there is one.
 
-    Light ones (pooling, elementwise operations) only where they share a blob with a heavy one, directly or through others: alone
-    they would cost two changes of layout.
+    Steps that share blobs, directly or through others, form an island, which changes the layout of what comes and goes. That pays
+    for two heavy steps, or for one that is much quicker; a lone pooling is better off as it is.
     """
     kinds = {step: kind for step in plan.steps if (kind := _tuned(step)) is not None}
-    heavy = {plan.root(blob) for step, kind in kinds.items() if kind in HEAVY for blob in (*step.reads, *step.outputs)}
-    light = [step for step, kind in kinds.items() if kind not in HEAVY]
-    while light:
-        near = [step for step in light if heavy.intersection(map(plan.root, (*step.reads, *step.outputs)))]
-        if not near:
-            break
-        heavy.update(plan.root(blob) for step in near for blob in (*step.reads, *step.outputs))
-        light = [step for step in light if step not in near]
-    for step, kind in kinds.items():
-        if step in light:
-            continue
-        step.kind = kind
-        if kind == "elementwise":
-            _operations(step)
+    for island in _islands(plan, list(kinds)):
+        heavy = [step for step in island if kinds[step] in HEAVY]
+        pays = len(heavy) > 1 or any(map(_pays_alone, island))
+        for step in island if pays else ():
+            step.kind = kinds[step]
+            if step.kind == "elementwise":
+                _operations(step)
+
+
+def _islands(plan: Plan, steps: list[Step]) -> list[list[Step]]:
+    """Steps in groups that are connected by blobs that they read or make."""
+    islands: dict[Blob, list[Step]] = {}  # by every root that a group touches
+    for step in steps:
+        roots = {plan.root(blob) for blob in (*step.reads, *step.outputs)}
+        touched = {id(islands[root]): islands[root] for root in roots if root in islands}
+        merged = [*(other for island in touched.values() for other in island), step]
+        for root in [*roots, *(root for root, island in islands.items() if id(island) in touched)]:
+            islands[root] = merged
+    return list({id(island): island for island in islands.values()}.values())
+
+
+def _pays_alone(step: Step) -> bool:
+    """Whether the step is so much quicker with its tuned kernel that it may change the layout of its input and output.
+
+    Of filters, those with a stride, those with a filter for each channel, and those whose columns would leave the cache.
+    """
+    layer, shape = step.node.layer, _shape(step.inputs[0])
+    if isinstance(layer, InnerProduct):
+        return sum(param.count for param in step.node.params or ()) > MUCH
+    if not isinstance(layer, Filtering):
+        return False
+    _, window = layer.window(shape)
+    columns = count(_shape(step.outputs[0])[2:]) * shape[1] * count(window.kernel)
+    own = layer.proto.convolution_param.group == shape[1] > 1
+    return own or (not layer.transposed and window.kernel != (1, 1) and (max(window.stride) > 1 or columns > MUCH))
 
 
 def _tuned(step: Step) -> str | None:

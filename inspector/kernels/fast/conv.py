@@ -17,6 +17,7 @@ from .finish import Finish
 
 LEAST_PIXELS, LEAST_COLUMNS = 512, 1 << 19  # of a tile; below that, products are slow (columns counted in floats)
 ENOUGH_PRODUCT = 1 << 18  # or floats of a tile's product, so that it is finished while it is in the cache
+NARROW = 32  # outputs below which a product leaves most of a vector unit idle
 MOST_COLUMNS = 1 << 22  # several images share a tile only up to here
 REPACKED = 700_000  # floats of weights from which on a tile costs more than it saves: BLAS packs them again for every product
 
@@ -61,6 +62,11 @@ def tiles(images: int, rows: int, width: int, inside: int, outputs: int) -> Iter
     for image in range(images):
         for row in range(0, rows, height):
             yield slice(image, image + 1), slice(row, min(rows, row + height))
+
+
+def together(groups: int, outputs: int) -> int:
+    """How many groups of so few outputs are best multiplied as one, with zeros where they do not see each other."""
+    return next((n for n in range(1, groups) if groups % n == 0 and n * outputs >= NARROW), groups) if outputs < NARROW else 1
 
 
 def finished(product: np.ndarray, heads: Sequence[Head], images: slice, rows: slice) -> Calls:
@@ -168,30 +174,39 @@ def depthwise(x: np.ndarray, weights: np.ndarray, taps: Taps, heads: Sequence[He
 Reach = Sequence[tuple[int, tuple[slice, ...], tuple[slice, ...]]]  # Window.taps: element, inputs that it serves, where they go
 
 
-def spread(x: np.ndarray, weights: np.ndarray, reach: Reach, head: Head, scratch: Scratch) -> Calls:
+def spread(x: np.ndarray, weights: np.ndarray, stride: Sequence[int], reach: Reach, head: Head, scratch: Scratch) -> Calls:
     """The transposed convolution: every pixel times all filters, and each element of the result added where it belongs.
 
-    x is n x h x w x C, weights (C, kernel elements, O); or (kernel elements, C) with one filter per channel.
+    x is n x h x w x C, weights (kernel elements, C, O); or (kernel elements, 1, w, C) with one filter per channel. Pixels that lie
+    a stride apart are added up side by side, in long runs, and take their places at the end.
     """
     n, rows, width, outputs = head.finish.out.shape
-    channels = x.shape[3]
+    (down, across), shape = stride, x.shape[1:3]
+    high, wide = -(-rows // down), -(-width // across)
     for image in range(n):
         scratch.reset()
-        total = scratch.take(1, rows, width, outputs)
-        yield partial(total.fill, 0)
-        if weights.ndim == 2:
-            product = scratch.take(*x.shape[1:])
-            for number, served, read in reach:
-                part = product[served]
-                yield apply(np.multiply, x[image][served], weights[number], out=part)
-                yield apply(np.add, total[0][read], part, out=total[0][read])
+        phases = scratch.take(down, across, high, wide, outputs)
+        yield partial(phases.fill, 0)
+        if weights.ndim == 4:
+            products = [scratch.take(*shape, outputs)] * len(weights)
         else:
             pixels = flat(x[image : image + 1])
             if pixels is None:
-                pixels = scratch.take(x.shape[1] * x.shape[2], channels)
+                pixels = scratch.take(shape[0] * shape[1], x.shape[3])
                 yield copy(pixels.reshape(x.shape[1:]), x[image])
-            product = scratch.take(*x.shape[1:3], *weights.shape[1:])
-            yield apply(np.matmul, pixels, weights.reshape(channels, -1), out=product.reshape(len(pixels), -1))
-            for number, served, read in reach:
-                yield apply(np.add, total[0][read], product[served][:, :, number], out=total[0][read])
-        yield from head.finish(total, slice(image, image + 1))
+            product = scratch.take(len(weights), *shape, outputs)
+            yield apply(np.matmul, pixels, weights, out=product.reshape(len(weights), -1, outputs))
+            products = list(product)
+        for number, served, (ys, xs) in reach:
+            if weights.ndim == 4:
+                yield apply(np.multiply, x[image], weights[number], out=products[number])
+            begin, left = ys.start // down, xs.start // across
+            part = products[number][served]
+            target = phases[ys.start % down, xs.start % across, begin : begin + part.shape[0], left : left + part.shape[1]]
+            yield apply(np.add, target, part, out=target)
+        tile = scratch.take(1, rows, width, outputs)
+        for a in range(min(down, rows)):
+            for b in range(min(across, width)):
+                places = tile[0, a::down, b::across]
+                yield copy(places, phases[a, b, : places.shape[0], : places.shape[1]])
+        yield from head.finish(tile, slice(image, image + 1))
