@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from inspector.tables import clean, fold
 
 from . import options, show
 from .options import How
+
+if TYPE_CHECKING:
+    from inspector import Net
 
 PHASES = ("TRAIN", "TEST")
 
@@ -66,9 +69,10 @@ def _report(model: str, weights: str | None, how: How) -> dict[str, Any]:
     by_phase: dict[str, list[Finding]] = {}
     documents: dict[str, Any] = {}
     idle: list[str] = []
+    net: Net | None = None
     for phase in PHASES if how.phase == "BOTH" else (how.phase,):
         try:
-            net = replace(how, phase=phase).open(model)
+            net = _opened(model, replace(how, phase=phase), net)
         except UnreadableError as error:
             by_phase[phase] = checks.unread(error)
             continue
@@ -85,6 +89,15 @@ def _report(model: str, weights: str | None, how: How) -> dict[str, Any]:
         "found": checks.merged(by_phase),
         "documents": documents,
     }
+
+
+def _opened(model: str, how: How, before: Net | None) -> Net:
+    """The net of MODEL; read once for both phases, unless a solver names a net for each."""
+    from inspector import Net
+
+    if before is None or before.opened.solver is not None:
+        return how.open(model)
+    return Net(before.opened, how.phase, how.level, how.stages, how.given, allow_python=how.allow_python)
 
 
 def _plain(report: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from . import in_place
-from .errors import Finding, InspectorError, UnreadableError
+from .errors import Finding, InspectorError, UnreadableError, closest
 from .graph import AUTOMATIC, SETUP, Blob, Graph, Node
 from .layers.base import TRAIN, Unknown, count
 
@@ -355,8 +355,6 @@ def _emptiness(net: Net) -> Iterator[Finding]:
 
 
 def _weights(net: Net, path: str | os.PathLike[str] | None) -> Iterator[Finding]:
-    from difflib import get_close_matches
-
     from .caffemodel import open_weights
     from .weights import match
 
@@ -370,17 +368,17 @@ def _weights(net: Net, path: str | os.PathLike[str] | None) -> Iterator[Finding]
     with_blobs = {layer.name: layer for layer in stored.layers if layer.blobs}
     free = [name for name in matching.ignored if name in with_blobs]
     for name in matching.missing:
-        close = get_close_matches(name, free, 1, 0.8)
+        close = closest(name, free, 0.8)
         message = f"gets no weights from '{stored.path}', which has no layer of that name"
-        remedy = f"did you mean '{close[0]}'?" if close else "it keeps what its fillers give it; without one, zeros"
+        remedy = f"did you mean '{close}'?" if close else "it keeps what its fillers give it; without one, zeros"
         yield Finding("weights-missing", message, "warning", **_at(graph, nodes[name], "name"), remedy=remedy)
     if path is None:
         return  # layers of the other phase are no news in a file that is the net itself
     for name in free:
         shapes = ", ".join(" x ".join(map(str, blob.shape)) or "scalar" for blob in with_blobs[name].blobs)
         message = f"layer '{name}' of '{stored.path}' ({shapes}) is not in the net, and Caffe ignores it"
-        close = get_close_matches(name, matching.missing, 1, 0.8)
-        remedy = f"did you mean '{close[0]}'?" if close else ""
+        close = closest(name, matching.missing, 0.8)
+        remedy = f"did you mean '{close}'?" if close else ""
         yield Finding("weights-unused", message, "warning", remedy=remedy, values={"layer": name})
     rest = [name for name in matching.ignored if name not in with_blobs]
     if rest:

@@ -22,10 +22,10 @@ DOCUMENT = Path(__file__).parent.parent / "CODES.md"
 INTRODUCTION = """\
 # What alexinspect finds, code by code
 
-Every finding and every error has a code. `alexinspect explain CODE` prints its page, and `alexinspect check` chooses by
-`--select CODE` and `--ignore CODE`; globs such as `weights-*` are understood.
+Every finding and every error has a code. `alexinspect explain CODE` prints its page, with what Caffe itself says, and
+`alexinspect check` chooses by `--select CODE` and `--ignore CODE`; globs such as `weights-*` are understood.
 
-`explain` adds what Caffe itself says. A comment at the head of an example says which blobs it is given. This page is made from `inspector/codes.toml` by
+A comment at the head of an example says which blobs it is given. This page is made from `inspector/codes.toml` by
 `python -m inspector.codes`.
 """
 

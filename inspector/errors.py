@@ -11,8 +11,13 @@ and what a dialect's table uses to find the words in which a Caffe version said 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
+
+SUGGESTIONS = 100  # findings of a net for which "did you mean" is worked out
+_LONGEST, _MOST = 100, 1000  # characters of a name, and names, among which is looked
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,16 @@ class Finding:
         parts = [str(self.where) if self.where else "", who, self.message]
         text = ": ".join(part for part in parts if part)
         return f"{text}; {self.remedy}" if self.remedy else text
+
+
+def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known name that is most like `name`, "" if none is; the time is bounded, whatever the names."""
+    from difflib import get_close_matches
+
+    if len(name) > _LONGEST:
+        return ""
+    close = get_close_matches(name, [other for other in islice(known, _MOST) if len(other) <= _LONGEST], 1, cutoff)
+    return close[0] if close else ""
 
 
 class InspectorError(Exception):

@@ -7,13 +7,14 @@ about.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from .draft import Draft, Event, Path
 from .editions import MASTER, Edition
-from .errors import Finding, Position, Refusal
+from .errors import SUGGESTIONS, Finding, Position, Refusal, closest
 from .layers import Layer, Shape, Unknown, count, create
 from .layers.python import Python
 from .splits import unknown_bottom
@@ -148,8 +149,11 @@ class Graph:
             finding.layer, finding.layer_type = node.name, node.type
         if finding.where is None and node.origin is not None:
             finding.where = self.locate(node.origin)
-        self.stops.append(Stop(refusal, node.index, moment, cuts, repeats))
-        self.stops.sort(key=lambda stop: (stop.moment == COLLECT, stop.node, stop.moment))
+        insort(
+            self.stops,
+            Stop(refusal, node.index, moment, cuts, repeats),
+            key=lambda stop: (stop.moment == COLLECT, stop.node, stop.moment),
+        )
 
     def cut(self) -> None:
         """Drop the nodes from the first that Caffe would not have finished, and find the outputs of the rest."""
@@ -205,7 +209,8 @@ def connect(draft: Draft, filtered: Any, edition: Edition = MASTER, *, allow_pyt
         for j, name in enumerate(layer_proto.bottom):
             if name not in free:
                 known = (layer_proto.name, j) in unmade  # splitting said it already
-                graph.refuse(unknown_bottom(draft, i, j, sorted(latest)), node, BOTTOM, repeats=known)
+                names = () if known or len(graph.stops) >= SUGGESTIONS else latest
+                graph.refuse(unknown_bottom(draft, i, j, names), node, BOTTOM, repeats=known)
                 latest.setdefault(name, Blob(name, None))
             blob = latest[name]
             blob.readers.append(node)
@@ -269,16 +274,14 @@ def _check_wiring(graph: Graph, node: Node) -> None:
         )
         graph.refuse(refusal, node, WIRING)
     if isinstance(node.layer, Unknown):
-        from difflib import get_close_matches
-
         from .layers import registry
 
         known = {name.lower(): name for name in registry}  # Relu, CONVOLUTION and INNER_PRODUCT are near enough
-        close = [known[name] for name in get_close_matches(proto.type.lower().replace("_", ""), known, 1, 0.8)]
+        close = closest(proto.type.lower().replace("_", ""), known if len(graph.stops) < SUGGESTIONS else (), 0.8)
         refusal = Refusal(
             f"'{proto.type}' is no layer type of BVLC Caffe" if proto.type else "has no type",
             code="unknown-layer-type",
-            remedy=f"did you mean '{close[0]}'?" if close else "its shapes stay unknown unless they are given",
+            remedy=f"did you mean '{known[close]}'?" if close else "its shapes stay unknown unless they are given",
             type=proto.type,
         )
         if node.origin:

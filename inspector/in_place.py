@@ -6,8 +6,8 @@ reads when is a fact of its `*_layer.cpp`; the tables below say it in one word p
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from .errors import Finding
 from .graph import Blob, Graph, Node
@@ -48,11 +48,32 @@ CHANGES_SIGN = frozenset(("BatchNorm", "Bias", "BNLL", "Exp", "Log", "MVN", "Sca
 SHARES_MEMORY = frozenset(("Flatten", "Reshape", "Split"))  # their tops are the bottom's memory under another name
 
 
-@dataclass(slots=True)
-class _Memory:
-    """One piece of memory: who wrote to it, in order."""
+ANY, HARMFUL, SIGN = range(3)  # who changes values at all; such that a gradient from the top is wrong; such that a sign is
 
-    writers: list[Node]
+
+class _Memory:
+    """One piece of memory: who wrote to it, in order, and which of these writes are of a kind."""
+
+    __slots__ = ("_kinds", "writers")
+
+    def __init__(self) -> None:
+        self.writers: list[Node] = []
+        self._kinds: tuple[list[int], ...] = ([], [], [])
+
+    def write(self, node: Node) -> None:
+        place = len(self.writers)
+        self.writers.append(node)
+        self._kinds[ANY].append(place)
+        if not _is_harmless(node):
+            self._kinds[HARMFUL].append(place)
+        if node.type in CHANGES_SIGN:
+            self._kinds[SIGN].append(place)
+
+    def next(self, kind: int, value: int) -> Node | None:
+        """The first write of that kind after the value was there."""
+        places = self._kinds[kind]
+        at = bisect_left(places, value)
+        return self.writers[places[at]] if at < len(places) else None
 
 
 def findings(graph: Graph) -> Iterator[Finding]:
@@ -73,15 +94,16 @@ def _trace(nodes: list[Node]) -> tuple[dict[Blob, _Memory], dict[Blob, int]]:
     for node in nodes:
         for blob in node.bottoms:
             if blob not in memories:  # nobody makes it
-                memories[blob], values[blob] = _Memory([]), 0
+                memories[blob], values[blob] = _Memory(), 0
         for i, blob in enumerate(node.tops):
             source = blob.in_place_of or (node.bottoms[0] if _shares(node) else None)
             if source is None:
-                memories[blob] = _Memory([node])
+                memories[blob] = _Memory()
+                memories[blob].write(node)
             else:
                 memories[blob] = memories[source]
                 if blob.in_place_of is not None and i == 0:
-                    memories[blob].writers.append(node)
+                    memories[blob].write(node)
             values[blob] = len(memories[blob].writers)
     return memories, values
 
@@ -110,15 +132,15 @@ def _overwritten(graph: Graph, memories: dict[Blob, _Memory], values: dict[Blob,
         if node.type == "Split" and node.origin is None:
             continue  # it passes on a name, not a value
         for i, blob in enumerate(node.bottoms):
-            later = [w for w in memories[blob].writers[values[blob] :] if w.index < node.index]
-            if later:
+            writer = memories[blob].next(ANY, values[blob])
+            if writer is not None and writer.index < node.index:
                 yield _finding(
                     graph,
                     node,
                     "in-place-overwritten",
-                    f"bottom {i} ('{node.layer.proto.bottom[i]}') was overwritten by layer '{later[0].name}' ({later[0].type}), "
+                    f"bottom {i} ('{node.layer.proto.bottom[i]}') was overwritten by layer '{writer.name}' ({writer.type}), "
                     "which works in place on the same memory under another name",
-                    f"give the top of layer '{later[0].name}' a name of its own",
+                    f"give the top of layer '{writer.name}' a name of its own",
                     i,
                 )
 
@@ -134,17 +156,16 @@ def _gradients(graph: Graph, memories: dict[Blob, _Memory], values: dict[Blob, i
             message = "works in place, and its gradient needs the values that it has overwritten"
             yield _finding(graph, node, "in-place-gradient", message, "give its top a name of its own")
             continue
-        after = memories[top].writers[values[top] :]
-        spoilers: list[Node] = []
+        spoiler: Node | None = None
         if kind in NEEDS_TOP:
-            spoilers = [w for w in after if not _is_harmless(w)]
+            spoiler = memories[top].next(HARMFUL, values[top])
         elif kind in NEEDS_SIGN and top.in_place_of is not None:
-            spoilers = [w for w in after if w.type in CHANGES_SIGN]
+            spoiler = memories[top].next(SIGN, values[top])
         elif kind in NEEDS_BOTTOM and top.in_place_of is None:
-            spoilers = memories[bottom].writers[values[bottom] :]
-        if spoilers:
+            spoiler = memories[bottom].next(ANY, values[bottom])
+        if spoiler is not None:
             message = f"overwrites values from which layer '{node.name}' ({kind}) works out its gradient"
-            yield _finding(graph, spoilers[0], "in-place-gradient", message, "give its top a name of its own")
+            yield _finding(graph, spoiler, "in-place-gradient", message, "give its top a name of its own")
 
 
 def _reads_values(node: Node) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, NoReturn
 
 from caffe_proto import caffe_pb2
 
@@ -41,14 +41,16 @@ class Opened:
 
 def text(source: str | bytes, name: str = "<text>", phase: int = 1) -> Opened:
     """A net from prototxt text; a solver's text leads to the net of that phase."""
+    _refuse_giant(source, name)
     document = prototxt.parse(source, caffe_pb2.NetParameter, name)
     if is_solver(document):
         return _follow(prototxt.parse(source, caffe_pb2.SolverParameter, name), None, phase)
+    _refuse_tangle(document.message, name)
     return Opened(document.message, name, None, document, document.position, list(document.findings))
 
 
-def file(name: str | os.PathLike[str], phase: int = 1) -> Opened:
-    """A net from a prototxt, a binary NetParameter, a solver, or the name of a model that ships.
+def file(name: str | os.PathLike[str], phase: int = 1, *, follow: bool = True) -> Opened:
+    """A net from a prototxt, a binary NetParameter, a solver (if that may be followed), or the name of a model that ships.
 
     Raises UnreadableError with what the file is instead, where that can be told.
     """
@@ -61,19 +63,52 @@ def file(name: str | os.PathLike[str], phase: int = 1) -> Opened:
     data = read_bytes(path)
     if not start and looks_binary(data):
         raise UnreadableError(f"'{name}' is binary and comes through a pipe", code="file", remedy="save it to a file first")
+    _refuse_giant(data, os.fspath(name))
     try:
         document = prototxt.parse(data, caffe_pb2.NetParameter, os.fspath(name))
     except UnreadableError:
         refuse_foreign(data, os.fspath(name))  # an HTML page is text too
         raise
     if is_solver(document):
+        if not follow:
+            raise UnreadableError(f"'{name}', which a solver names as its net, is a solver itself", code="solver-without-net")
         return _follow(prototxt.parse(data, caffe_pb2.SolverParameter, os.fspath(name)), path, phase)
+    _refuse_tangle(document.message, os.fspath(name))
     if not document.message.ListFields():
         refuse_foreign(data, os.fspath(name))
     return Opened(document.message, os.fspath(name), path, document, document.position, list(document.findings))
 
 
 TEXT_SAMPLE = 1 << 16  # bytes by which text and binary are told apart
+# Far above any net that was ever written, and low enough that a hostile text ends in an error within a second or two
+MAX_LAYERS = 20_000
+MAX_MESSAGES = 250_000
+MAX_WIRES = 100_000
+_LAYER = re.compile(rb"\blayers?[ \t\r\n]*:?[ \t\r\n]*[{<]")
+
+
+def _refuse_giant(source: str | bytes, name: str) -> None:
+    """Raise UnreadableError for a text with more layers than any net has, before time is spent on reading it."""
+    data = source.encode("utf-8", "replace") if isinstance(source, str) else source
+    if data.count(b"layer") > MAX_LAYERS and sum(1 for _ in _LAYER.finditer(data)) > MAX_LAYERS:
+        _too_large(name, MAX_LAYERS, "layers")
+    if data.count(b"{") + data.count(b"<") > MAX_MESSAGES:  # a list of layers, for one
+        _too_large(name, MAX_MESSAGES, "messages")
+
+
+def _refuse_tangle(message: Any, name: str) -> None:
+    """Raise UnreadableError for more layers (written as a [list]), or more bottoms and tops, than any net has."""
+    if len(message.layer) + len(message.layers) > MAX_LAYERS:
+        _too_large(name, MAX_LAYERS, "layers")
+    wires = sum(len(layer.bottom) + len(layer.top) for layers in (message.layer, message.layers) for layer in layers)
+    if wires + len(message.input) > MAX_WIRES:
+        _too_large(name, MAX_WIRES, "bottoms and tops")
+
+
+def _too_large(name: str, most: int, what: str) -> NoReturn:
+    raise UnreadableError(f"'{name}' has more than {most} {what}, which no net has", code="too-large")
+
+
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x19\x1b-\x1f]")  # no prototxt has them; 0x1a ends old DOS files
 
 
@@ -120,6 +155,7 @@ def _follow(document: prototxt.Document, path: FilePath | None, phase: int) -> O
     inline, file_name, where = _net_of(solver, phase)
     state = solver.train_state if phase == TRAIN else (solver.test_state[0] if solver.test_state else None)
     if inline is not None:
+        _refuse_tangle(inline, name)
         result = Opened(inline, name, path, document, lambda inner: document.position((*where, *inner)), list(document.findings))
     elif file_name:
         target = beside(file_name, path)
@@ -130,7 +166,7 @@ def _follow(document: prototxt.Document, path: FilePath | None, phase: int) -> O
                 where=document.position(where),
                 remedy="start where the path leads, or name the net itself",
             )
-        result = file(target, phase)
+        result = file(target, phase, follow=False)
         result.findings = [*document.findings, *result.findings]
     else:
         raise UnreadableError(

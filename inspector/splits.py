@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from caffe_proto import caffe_pb2
 
 from .draft import Draft, Event, Path
 from .editions import MASTER, Edition
-from .errors import Refusal
+from .errors import SUGGESTIONS, Refusal, closest
 
 Place = tuple[int, int]  # layer index, top index; layer -1 is the net's inputs
 
@@ -31,7 +32,7 @@ def insert(draft: Draft, edition: Edition = MASTER) -> Draft:
         for j, blob in enumerate(layer.bottom):
             place = last_maker.get(blob)
             if place is None:
-                events.append(Event.refused(unknown_bottom(draft, i, j, list(last_maker))))
+                events.append(Event.refused(unknown_bottom(draft, i, j, last_maker if len(events) < SUGGESTIONS else ())))
                 continue
             read_from[i, j] = place
             uses[place] = uses.get(place, 0) + 1
@@ -83,18 +84,16 @@ def insert(draft: Draft, edition: Edition = MASTER) -> Draft:
     return draft.then(out, tuple(origins), events)
 
 
-def unknown_bottom(draft: Draft, layer: int, bottom: int, known: list[str]) -> Refusal:
+def unknown_bottom(draft: Draft, layer: int, bottom: int, known: Iterable[str]) -> Refusal:
     """The Refusal for a bottom that no earlier layer makes, with a suggestion where a name comes close."""
-    from difflib import get_close_matches
-
     proto: Any = draft.proto.layer[layer]
     origin = draft.origins[layer]
     blob = proto.bottom[bottom]
-    close = get_close_matches(blob, known, 1)
+    close = closest(blob, known)
     if blob in draft.left_out:
         remedy = f"layer '{draft.left_out[blob]}' makes it, but its rules leave it out here: choose another phase, level or stage"
     elif close:
-        remedy = f"did you mean '{close[0]}'?"
+        remedy = f"did you mean '{close}'?"
     else:
         remedy = "check the blob's name"
     return Refusal(

@@ -249,7 +249,7 @@ def readers() -> dict[str, Reader]:
     found: dict[str, Reader] = {
         "prototxt": Reader(read_text, texts, text=True, message=caffe_pb2.NetParameter, words=words()),
         "solver": Reader(read_text, [SOLVER], text=True, message=caffe_pb2.SolverParameter, words=words()),
-        "any": Reader(read_file, [*texts, *models, SOLVER]),
+        "any": Reader(read_file, [*texts, *models, SOLVER, b'net: "fuzz.any" base_lr: 0.1 lr_policy: "fixed"']),
         "caffemodel": Reader(read_weights, models),
         "solverstate": Reader(read_state, [state()]),
         "mean": Reader(read_mean, [mean()]),
