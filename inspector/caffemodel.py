@@ -697,7 +697,8 @@ def _is_hdf5(path: FilePath) -> bool:
         return data[:8] == foreign.HDF5_SIGNATURE
 
 
-def _h5py() -> Any:
+def h5py_module() -> Any:
+    """h5py, imported when it is first needed. Raises MissingExtra where it is not installed."""
     try:
         import h5py
     except ImportError:
@@ -707,7 +708,7 @@ def _h5py() -> Any:
 
 
 @contextmanager
-def _hdf5_errors(path: FilePath) -> Iterator[None]:
+def hdf5_errors(path: FilePath) -> Iterator[None]:
     """h5py's complaints about a damaged file, which come in many types, as one of ours."""
     try:
         yield
@@ -726,7 +727,7 @@ class _HDF5Blob(StoredBlob):
     def _fill(self, out: np.ndarray, *, diff: bool) -> None:
         dataset = self.diff_dataset if diff else self.dataset
         if out.size:
-            with _hdf5_errors(self.path), np.errstate(all="ignore"):
+            with hdf5_errors(self.path), np.errstate(all="ignore"):
                 dataset.read_direct(out.reshape(dataset.shape))
 
     def blocks(self, size: int = 1 << 20) -> Iterator[np.ndarray]:
@@ -734,7 +735,7 @@ class _HDF5Blob(StoredBlob):
             return
         rows = max(1, size * self.dataset.shape[0] // self.values) if self.dataset.shape else 1
         for start in range(0, self.dataset.shape[0] if self.dataset.shape else 1, rows):
-            with _hdf5_errors(self.path), np.errstate(all="ignore"):
+            with hdf5_errors(self.path), np.errstate(all="ignore"):
                 part = self.dataset[start : start + rows] if self.dataset.shape else self.dataset[()]
                 block = np.asarray(part, np.float32).reshape(-1)
             yield block
@@ -742,7 +743,7 @@ class _HDF5Blob(StoredBlob):
 
 def _member(group: Any, name: str, kind: str, path: str) -> Any:
     """What a group holds under a name, None if nothing. It must be a "Group" or "Dataset", as `kind` says, in this very file."""
-    h5py = _h5py()
+    h5py = h5py_module()
     link = group.get(name, getlink=True)
     if link is None:
         return None
@@ -774,7 +775,8 @@ def _numbered(group: Any) -> list[str]:
     return sorted((name for name in group if name.isascii() and name.isdecimal() and str(int(name[:9])) == name), key=int)
 
 
-def _dataset(group: Any, name: str, path: str) -> Any:
+def numeric_dataset(group: Any, name: str, path: str) -> Any:
+    """A data set of numbers that is all in this file, and as large as it says. Raises UnreadableError."""
     dataset = _need(group, name, "Dataset", path)
     where = f"'{path}': dataset '{dataset.name}'"
     if dataset.shape is None or dataset.dtype.kind not in "fiu":
@@ -794,8 +796,8 @@ def _dataset(group: Any, name: str, path: str) -> Any:
 
 
 def _hdf5_blob(group: Any, name: str, who: str, path: str, diffs: Any = None) -> _HDF5Blob:
-    dataset = _dataset(group, name, path)
-    diff = _dataset(diffs, name, path) if diffs is not None and name in diffs else None
+    dataset = numeric_dataset(group, name, path)
+    diff = numeric_dataset(diffs, name, path) if diffs is not None and name in diffs else None
     if diff is not None and diff.shape != dataset.shape:
         raise UnreadableError(f"{who}: values of {_text(dataset.shape)} and diffs of {_text(diff.shape)}", code="corrupt-file")
     shape = tuple(int(size) for size in dataset.shape)
@@ -804,8 +806,8 @@ def _hdf5_blob(group: Any, name: str, who: str, path: str, diffs: Any = None) ->
 
 def _open_hdf5_model(path: FilePath) -> StoredModel:
     """Weights as Net::ToHDF5 lays them out: /data/LAYER/INDEX; a parameter that another layer owns is left out."""
-    h5py, name = _h5py(), os.fspath(path)
-    with _hdf5_errors(name):
+    h5py, name = h5py_module(), os.fspath(path)
+    with hdf5_errors(name):
         file = h5py.File(name, "r")
         model = StoredModel(name, caffe_pb2.NetParameter(), [])
         data = _need(file, "data", "Group", name)
@@ -827,12 +829,12 @@ def _open_hdf5_model(path: FilePath) -> StoredModel:
 
 def _open_hdf5_state(path: FilePath) -> StoredState:
     """A solver's state as SGDSolver::SnapshotSolverStateToHDF5 lays it out."""
-    h5py, name = _h5py(), os.fspath(path)
-    with _hdf5_errors(name):
+    h5py, name = h5py_module(), os.fspath(path)
+    with hdf5_errors(name):
         file = h5py.File(name, "r")
 
         def whole(key: str) -> int:
-            dataset = _dataset(file, key, name)
+            dataset = numeric_dataset(file, key, name)
             if dataset.size != 1:
                 message = f"'{name}': expected one number in '/{key}', and there are {dataset.size}"
                 raise UnreadableError(message, code="corrupt-file")
@@ -940,8 +942,9 @@ def _write(path: FilePath, parts: Sequence[bytes | Values]) -> None:
 
 
 @contextmanager
-def _replacing_hdf5(path: FilePath) -> Iterator[h5py.File]:
-    h5py = _h5py()
+def replacing_hdf5(path: FilePath) -> Iterator[h5py.File]:
+    """An HDF5 file to write, which takes the name `path` when the block ends well. Raises InspectorError, MissingExtra."""
+    h5py = h5py_module()
     with replacing(path) as file:
         try:
             with h5py.File(file.name, "w") as hdf5:
@@ -956,7 +959,7 @@ def _write_hdf5_model(path: FilePath, names: Sequence[str], arrays: Mapping[str,
             why = "a slash separates groups" if "/" in name else "each layer needs a name of its own"
             message = f"Caffe cannot keep layer '{name}' in HDF5: {why}"
             raise InspectorError(message, code="hdf5-layer-name", layer=name, remedy="write a .caffemodel instead")
-    with _replacing_hdf5(path) as file:
+    with replacing_hdf5(path) as file:
         data = file.create_group("data")
         for name in names:
             group = data.create_group(name)
@@ -967,7 +970,7 @@ def _write_hdf5_model(path: FilePath, names: Sequence[str], arrays: Mapping[str,
 
 def _write_hdf5_state(path: FilePath, iteration: int, learned_net: str, current_step: int, history: Sequence[Values]) -> None:
     text = learned_net.encode()
-    with _replacing_hdf5(path) as file:
+    with replacing_hdf5(path) as file:
         file.create_dataset("iter", data=np.array([iteration], "<i4"))
         file.create_dataset("learned_net", data=np.array(text, f"S{len(text) + 1}"))  # Caffe reads up to a zero byte
         file.create_dataset("current_step", data=np.array([current_step], "<i4"))

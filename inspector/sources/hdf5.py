@@ -12,10 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..caffemodel import _dataset as numeric_dataset
-from ..caffemodel import _h5py as h5py_module
-from ..caffemodel import _hdf5_errors as hdf5_errors
-from ..caffemodel import _replacing_hdf5 as replacing_hdf5
+from ..caffemodel import h5py_module, hdf5_errors, numeric_dataset, replacing_hdf5
 from ..errors import InspectorError, UnreadableError
 from ..files import read_bytes
 from ..foreign import HDF5_SIGNATURE
