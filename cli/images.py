@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -93,3 +94,12 @@ def load_weights(net: Net, weights: str | None) -> None:
 def no_images() -> UnreadableError:
     """Not one could be read."""
     return UnreadableError("no image could be read", code="no-images")
+
+
+@contextmanager
+def outputs(net: Net) -> Iterator[None]:
+    """What the net's HDF5Output layers write while it runs, and which files that were in the end."""
+    with net.open_outputs() as files:
+        yield
+    for name in files:
+        show.remark(f"wrote '{name}'")

@@ -70,7 +70,9 @@ def run(model: str, rest: tuple[str, ...], weights: str | None, how: How, **wish
     wishes["engine"].set(net)
     images.load_weights(net, weights)
     try:
-        return (_Images if names else _Arrays)(model, weights, net, recipe, names, **wishes).run()
+        command = (_Images if names else _Arrays)(model, weights, net, recipe, names, **wishes)
+        with images.outputs(net):
+            return command.run()
     except InspectorError as error:
         if error.code != "not-finite":
             raise

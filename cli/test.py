@@ -49,7 +49,7 @@ def test(
     iterations = iterations or (solver.test_iter[0] if solver is not None and solver.test_iter else CAFFES)
     result = Result()
     try:
-        with Progress("batches", iterations) as progress:
+        with images.outputs(net), Progress("batches", iterations) as progress:
             for i in batches(net, iterations, result, check_numerics=check_numerics):
                 if form == "table":
                     progress.clear(sys.stdout)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from .engine import Engine
     from .feed import Feed
+    from .outputs import Outputs
     from .run import Executor
     from .sources import Look
     from .summary import Summary
@@ -147,6 +149,8 @@ class Net:
         if state is not None:  # what the solver says of this net's state
             level, stages = level or state.level, [*state.stage, *stages]
         proto = phases.set_state(draft.proto, _phase(phase), level, stages, edition)
+        if opened.solver is not None:
+            draft = phases.write_state(draft, proto.state)
         self.draft = draft.then(proto, draft.origins, [])
         self._looks: dict[bytes, Look] = {}
         self.graph = self._build(self.given)
@@ -155,6 +159,7 @@ class Net:
         self._weights: Weights | None = None
         self._executor: Executor | None = None
         self._planner: Engine | None = None
+        self.outputs_open: Outputs | None = None
 
     def _build(self, given: Mapping[str, Shape]) -> Graph:
         def seen(node: Node) -> Mapping[str, Shape]:
@@ -350,6 +355,18 @@ class Net:
 
         return Feed(self, seed)
 
+    def open_outputs(self) -> AbstractContextManager[list[str]]:
+        """The files of the HDF5Output layers, which without this write nothing::
+
+            with net.open_sources() as feed, net.open_outputs() as files:
+                net.forward(**feed.next())
+
+        Every whole forward adds its rows, and the files appear at the end of the block. Raises InspectorError.
+        """
+        from .outputs import writing
+
+        return writing(self)
+
     def reshape(self, **inputs: Shape) -> None:
         """Run the same net, with the same parameters, on other input shapes."""
         given = {**self.given, **{name: tuple(int(size) for size in shape) for name, shape in inputs.items()}}
@@ -376,11 +393,16 @@ class Net:
         """
         wanted = {name: self.blob(name) for name in (self.outputs if blobs is None else blobs)}
         feeds = {self.blob(name) if "@" in name else self._fed(name): value for name, value in inputs.items()}
-        if start is None and end is None and not check_numerics and self.planner is not None:
-            found = self.planner.instead(self.executor, feeds, wanted.values())
-            if found is not None:
-                return {name: found[blob] for name, blob in wanted.items()}
-        values = self.executor.forward(feeds, start=start, end=end, check_numerics=check_numerics)
+        whole = start is None and end is None
+        writer = self.outputs_open if whole else None
+        values = None
+        if whole and not check_numerics and self.planner is not None:
+            written = writer.blobs() if writer is not None else []
+            values = self.planner.instead(self.executor, feeds, [*wanted.values(), *written])
+        if values is None:
+            values = self.executor.forward(feeds, start=start, end=end, check_numerics=check_numerics)
+        if writer is not None:
+            writer.add(values)
         return {name: values[blob] for name, blob in wanted.items() if blob in values or blobs is not None}
 
     def _fed(self, name: str) -> Blob:

@@ -70,7 +70,7 @@ RANKS = (
     ("inspector.check",),
     ("inspector.findings", "inspector.run"),
     ("inspector.engine", "inspector.engine.*"),
-    ("inspector.feed",),  # asks a net for its sources
+    ("inspector.feed", "inspector.outputs"),  # ask a net for its sources and files
     ("inspector.net",),
     (  # what the commands do with a net: nets and files in, plain data out
         "inspector.batches",

@@ -20,10 +20,11 @@ lmdb = pytest.importorskip("lmdb", reason="needs the extra data")
 h5py = pytest.importorskip("h5py", reason="needs the extra hdf5")
 
 DATA = 'layer { name: "d" type: "Data" top: "x" top: "l" data_param { source: "db" batch_size: 3 backend: LMDB } }'
+IP = 'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 5 } }'
 NET = (
     DATA.replace("data_param", "transform_param { scale: 0.01 } data_param")
+    + IP
     + """
-layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 5 } }
 layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "l" top: "accuracy" include { phase: TEST } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "l" top: "loss" loss_weight: 0.5 }
 layer { name: "sum" type: "Reduction" bottom: "ip" top: "sum" loss_weight: 2 }
@@ -158,6 +159,52 @@ def test_what_caffe_printed_while_it_tested(reference: Path) -> None:
         result = run("test", solver, folder / f"{name}.init.caffemodel")  # as many batches as the solver says
         assert result.exit_code == 0, result.stderr
         assert result.stdout.splitlines()[-2:] == [f"accuracy = {accuracy}", f"loss = {loss}"]
+
+
+OUTPUT = """
+layer { name: "relu" type: "ReLU" bottom: "ip" top: "ip" }
+layer { name: "out" type: "HDF5Output" bottom: "ip" bottom: "l" hdf5_output_param { file_name: "scores.h5" } }
+"""
+
+
+def test_hdf5_output_gets_the_rows_of_every_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    model, weights = saved(folder, DATA.replace("data_param", "transform_param { scale: 0.01 } data_param") + IP + OUTPUT, "net")
+    result = run("test", model, weights, "--iterations", "2")
+    assert result.exit_code == 0 and "wrote 'scores.h5'" in result.stderr, result.stderr
+    net = inspector.load(model, weights=weights)
+    with net.open_sources() as feed:
+        expected = np.concatenate([net.forward(["ip@relu"], **feed.next())["ip@relu"] for _ in range(2)])
+    with h5py.File("scores.h5") as file:  # four axes, as Caffe's layer has it
+        assert sorted(file) == ["data", "label"]
+        assert file["data"].shape == (6, 5, 1, 1) and np.array_equal(file["data"][:, :, 0, 0], expected)
+        assert file["label"].shape == (6, 1, 1, 1) and file["label"][:].reshape(-1).tolist() == [0, 1, 2, 3, 0, 1]
+
+    before = Path("scores.h5").read_bytes()  # without open_outputs nothing is written, nor by a run that fails
+    with net.open_sources() as feed:
+        net.forward(**feed.next())
+        with pytest.raises(InspectorError), net.open_outputs():
+            net.forward(["nonsense"], **feed.next())
+    assert Path("scores.h5").read_bytes() == before
+    assert sorted(path.name for path in folder.glob("*scores*")) == ["scores.h5"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("scores.h5", "notes.txt"), "no HDF5 file"),
+        (("scores.h5", "nowhere/scores.h5"), "nowhere"),
+        (('bottom: "l"', 'bottom: "lonely"'), "different numbers of rows"),
+    ],
+)
+def test_hdf5_output_harms_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], words: str) -> None:
+    monkeypatch.chdir(folder)
+    Path("notes.txt").write_text("mine")
+    lonely = 'layer { name: "n" type: "DummyData" top: "lonely" dummy_data_param { shape { dim: 7 } } }'
+    model, weights = saved(folder, DATA + lonely + IP + OUTPUT.replace(*change), "net")
+    result = run("test", model, weights, "--iterations", "1")
+    assert result.exit_code == 2 and words in result.stderr, result.stderr
+    assert Path("notes.txt").read_text() == "mine" and not Path("scores.h5").exists()
 
 
 def test_trouble(folder: Path) -> None:

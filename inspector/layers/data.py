@@ -320,7 +320,7 @@ class HDF5Output(Layer):
 
         layer { type: "HDF5Output" bottom: "fc7" bottom: "label" hdf5_output_param { file_name: "features.h5" } }
 
-    Here it writes nothing: running a net must not write where a prototxt says. (Caffe's HDF5OutputLayer)
+    `alexinspect run` and `test` write it, and so does `Net.open_outputs`; a forward alone writes nothing. (Caffe's HDF5OutputLayer)
     """
 
     rule = "no tops"
