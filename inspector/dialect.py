@@ -113,8 +113,13 @@ class Dialect:
 
 def names() -> list[str]:
     """The dialects that are known, oldest first."""
-    rows = [_read(path.stem) for path in FOLDER.glob("*.toml") if not path.stem.startswith("refusals_")]
+    rows = [_file(path) for path in FOLDER.glob("*.toml") if not path.stem.startswith("refusals_")]
     return [row["name"] for row in sorted(rows, key=lambda row: row["released"])]
+
+
+@cache
+def _file(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 @cache
@@ -160,7 +165,7 @@ def _differences(one: Any, other: Any) -> dict[str, Any]:
 
 def _read(name: str) -> dict[str, Any]:
     """A dialect's tables laid over those of its base; the oldest ancestor stands on the layers' own refusals."""
-    own = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    own = _file(FOLDER / f"{name}.toml")
     base = _read(own["base"]) if "base" in own else {"refusals": _layer_refusals()}
     for key in ("say", "refusals"):
         base[key] = {code: _moved(text, own.get("moved", {})) for code, text in base.get(key, {}).items()}
@@ -208,6 +213,6 @@ def _moved(text: str, shifts: Mapping[str, int]) -> str:
 def _layer_refusals() -> dict[str, str]:
     result: dict[str, str] = {}
     for path in sorted(FOLDER.glob("refusals_*.toml")):
-        for code, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
+        for code, entry in _file(path).items():
             result[code] = f"{entry['at']}] {entry['text']}"
     return result
