@@ -103,9 +103,23 @@ def read_lmdb(content: bytes) -> None:
 
 
 def read_log(content: bytes) -> None:
-    from importlib import import_module
+    """The nets of a log, as text and prototxt again, and the first held against a model."""
+    from inspector import logdiff, logparse
 
-    import_module("inspector.logdiff").read(content.decode("utf-8", "surrogateescape"))
+    reader = logparse.Reader()
+    for record in logparse.records(content.decode("utf-8", "surrogateescape")):
+        reader.take(record)
+    for net in reader.nets:
+        logdiff.printed(net)
+        logdiff.recovered(net)
+    if reader.nets:
+        for difference in logdiff.diff(model_of_logs(), reader.nets, 0).differences:
+            str(difference)
+
+
+@cache
+def model_of_logs() -> inspector.Net:
+    return inspector.load("lenet")
 
 
 # ---- what they start from
@@ -258,7 +272,7 @@ def readers() -> dict[str, Reader]:
         "lmdb": (("lmdb", "numpy"), lambda: Reader(read_lmdb, [lmdb_file()])),
         "hdf5": (("h5py",), lambda: Reader(read_hdf5, [hdf5("model")])),
         "hdf5state": (("h5py",), lambda: Reader(read_state, [hdf5("state")])),
-        "log": (("inspector.logdiff",), lambda: Reader(read_log, logs(), text=True)),
+        "log": ((), lambda: Reader(read_log, logs(), text=True)),
     }
     return found | {name: make() for name, (needed, make) in optional.items() if all(map(find_spec, needed))}
 
@@ -268,6 +282,5 @@ def logs() -> list[bytes]:
     from inspector import dialect, log
 
     words = dialect.load(dialect.DEFAULT)
-    net = inspector.load("lenet")
-    text = "".join(line.masked() for line in log.of(net, words, file="lenet.prototxt"))
+    text = "".join(line.masked() for line in log.of(model_of_logs(), words, file="lenet.prototxt"))
     return [re.sub(r"(?m)^", "I1122 11:22:33.123456  1234 ", text).encode(), text.encode()]
