@@ -119,8 +119,8 @@ def fill(filler: Any, shape: Sequence[int], rng: np.random.Generator, dtype: DTy
                 values *= rng.random(shape) < filler.sparse / shape[0]
             return values.astype(dtype)
         case "positive_unitball":  # each row is positive and sums to 1
-            rows = rng.random((shape[0], math.prod(shape[1:])))
-            return (rows / rows.sum(axis=1, keepdims=True)).reshape(shape).astype(dtype)
+            rows = rng.random((*shape[:1], math.prod(shape[1:])))
+            return (rows / rows.sum(axis=-1, keepdims=True)).reshape(shape).astype(dtype)
         case "xavier":
             limit = math.sqrt(3 / _fan(filler, shape))
             return rng.uniform(-limit, limit, shape).astype(dtype)

@@ -26,6 +26,7 @@ class Executor:
         self.param_diffs: dict[Param, np.ndarray] = {}
         self.contexts: dict[Node, Context] = {}
         self.forced = bool(graph.proto.force_backward)
+        _refuse_empty(graph)
         self._owed: Any = None  # feeds, layers' and generator's state of a forward that somebody else ran
         self.seed(seed)
 
@@ -110,6 +111,8 @@ class Executor:
                 remedy=f"pass {missing[0]}=... to forward",
             )
         arrays = [self._value(blob, node) for blob in node.bottoms]
+        if any(array.shape != blob.shape for array, blob in zip(arrays, node.bottoms, strict=True)):
+            _refit(node, [array.shape for array in arrays])
         held = self.weights.__getitem__ if node.layer.phase == 0 else self.weights.peek  # in TRAIN BatchNorm writes to its own
         arrays += [held(param) for param in node.params or ()]
         context = self.contexts.get(node)
@@ -195,6 +198,46 @@ class Executor:
         """The gradient of a parameter, added up over the layers that share it; zeros where backward did not reach it."""
         gradient = self.param_diffs.get(param.owner)
         return np.zeros(param.shape, np.float32) if gradient is None else gradient.reshape(param.shape)
+
+
+def _refuse_empty(graph: Graph) -> None:
+    """Raise InspectorError for a blob that is empty from the start: Caffe has no memory for it and stops where it is touched."""
+    for node in graph.nodes:
+        for blob in node.tops:
+            if blob.count == 0:
+                raise InspectorError(
+                    f"has an empty top '{blob.name}' ({shape_text(blob.shape or ())}), and Caffe has no memory for one",
+                    code="empty-blob",
+                    layer=node.name,
+                    layer_type=node.type,
+                    remedy="give every axis at least one element, as with net.reshape",
+                )
+
+
+def _refit(node: Node, shapes: list[Shape]) -> None:
+    """The checks of a layer once more, for bottoms of other shapes than when the net was built: what a Filter left over.
+
+    Caffe makes them before every forward. Raises InspectorError where they fail, or the parameters would have other shapes.
+    """
+    node.layer.shapes(*shapes)
+    declared = node.layer.params(*shapes)
+    if declared and node.params is None:
+        raise InspectorError(
+            f"was built without knowing the shapes of its bottoms, now {', '.join(map(shape_text, shapes))}",
+            code="fed-shape",
+            layer=node.name,
+            layer_type=node.type,
+            remedy="call net.reshape with the shapes of the net's inputs first",
+        )
+    for param, needed in zip(node.params or (), declared, strict=True):
+        if param.shape != needed.shape:
+            raise InspectorError(
+                f"parameter {param.index} ({param.name}) is {shape_text(param.shape)}, and its bottom, now "
+                f"{shape_text(shapes[0])}, needs {shape_text(needed.shape)}",
+                code="weights-shape",
+                layer=node.name,
+                layer_type=node.type,
+            )
 
 
 def _fed(blob: Blob, value: Any, shape: Shape | None) -> np.ndarray:

@@ -122,3 +122,7 @@ def test_refusals_say_what_caffe_says(code, text, shape, words):
         fill(text, shape)
     assert caught.value.code == code
     assert words in oneshot.caffe_words(caught.value)
+
+
+def test_a_scalar_on_the_unit_ball_is_one() -> None:
+    assert fill("type: 'positive_unitball'", ()) == 1

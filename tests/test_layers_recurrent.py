@@ -295,3 +295,9 @@ def test_inputs_too_flat_for_the_inner_products_inside():
         with pytest.raises(Refusal) as caught:
             recurrent("LSTM", bottoms=len(shapes)).shapes(*shapes)
         assert caught.value.code == "axis-out-of-range"
+
+
+def test_no_timesteps_leave_a_slice_without_tops():
+    with pytest.raises(Refusal) as caught:
+        recurrent("LSTM").shapes((0, 3, 5), (0, 3))
+    assert "(1 vs. 0) Slice Layer produces at least 1 top blob(s)" in oneshot.caffe_words(caught.value)

@@ -507,6 +507,7 @@ REFUSALS = [
     ("filter-tops", "type: 'Filter' bottom: 'x' bottom: 'z' bottom: 's'", [SHAPE, SHAPE, (2,)], "(1 vs. 2) "),
     ("filter-selector", "type: 'Filter' bottom: 'x' bottom: 's'", [SHAPE, (2, 3)], "(3 vs. 1) Selector blob dimensions must be"),
     ("filter-items", "type: 'Filter' bottom: 'x' bottom: 's'", [SHAPE, (3, 1)], "(3 vs. 2) Each bottom should have the same 0th"),
+    ("axis-out-of-range", "type: 'BatchReindex' bottom: 'x' bottom: 'i'", [(), (3,)], "(0 vs. 0)"),
     ("reindex-axes", "type: 'BatchReindex' bottom: 'x' bottom: 'i'", [SHAPE, (3, 1)], "1 == bottom[1]->num_axes() (1 vs. 2) "),
     ("flatten-in-place", "type: 'Flatten' bottom: 'x' top: 'x'", [SHAPE], "Flatten Layer does not allow in-place computation."),
     ("reshape-in-place", "type: 'Reshape' bottom: 'x' top: 'x'", [SHAPE], "Reshape Layer does not allow in-place computation."),

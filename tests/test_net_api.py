@@ -219,3 +219,65 @@ def test_a_solver_leads_to_its_net(tmp_path: Path, phase: str) -> None:
     assert net.name == "chain"
     assert net.phase == phase
     assert net.opened.solver.base_lr == pytest.approx(0.01)
+
+
+def behind_a_filter(layers: str) -> inspector.Net:
+    """x (4, 3) and t (4) filtered by s (4) into fx and ft, which `layers` read."""
+    shapes = {"x": "dim: 4 dim: 3", "t": "dim: 4", "s": "dim: 4"}
+    inputs = [
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {dims} }} }} }}'
+        for name, dims in shapes.items()
+    ]
+    chosen = 'layer { name: "f" type: "Filter" bottom: "x" bottom: "t" bottom: "s" top: "fx" top: "ft" }'
+    return inspector.loads("\n".join(["force_backward: true", *inputs, chosen, layers]))
+
+
+def test_shapes_behind_a_filter_are_those_of_the_data() -> None:
+    fc = 'layer { name: "fc" type: "InnerProduct" bottom: "fx" top: "fc" inner_product_param { num_output: 2 } }'
+    net = behind_a_filter(fc + 'layer { name: "quiet" type: "Silence" bottom: "ft" }')
+    weights = net.params["fc"][0].data = data(2, 3)
+    x, s = data(4, 3), np.array([0, 1, 0, 1])
+    np.testing.assert_allclose(net.forward(x=x, t=x[:, 0], s=s)["fc"], x[[1, 3]] @ weights.T, rtol=1e-5, atol=1e-6)
+    assert net.forward(x=x, t=x[:, 0], s=0 * s)["fc"].shape == (0, 2)
+    assert not net.backward(["x"])["x"].any()
+
+    columns = fc.replace("num_output: 2", "num_output: 2 axis: 0") + 'layer { name: "quiet" type: "Silence" bottom: "ft" }'
+    with pytest.raises(inspector.InspectorError, match=r"'fc'.*2 x 12, .* 2 x 3, needs 2 x 6"):
+        behind_a_filter(columns).forward(x=x, t=x[:, 0], s=s)
+    reshaped = 'layer { name: "r" type: "Reshape" bottom: "fx" top: "r" reshape_param { shape { dim: 4 dim: -1 } } }'
+    with pytest.raises(inspector.InspectorError, match=r"'r'.*cannot be divided"):
+        behind_a_filter(reshaped).forward(x=x, t=x[:, 0], s=[1, 1, 1, 0])
+
+
+@pytest.mark.parametrize("loss", ["SoftmaxWithLoss", "HingeLoss", "MultinomialLogisticLoss"])
+def test_a_loss_of_nothing_is_no_traceback(loss: str) -> None:
+    net = behind_a_filter(
+        f'layer {{ name: "l" type: "{loss}" bottom: "fx" bottom: "ft" top: "l" propagate_down: true propagate_down: false }}'
+    )
+    value = net.forward(x=data(4, 3), t=[0, 1, 2, 0], s=[0, 0, 0, 0])["l"]
+    assert value == 0 if loss == "SoftmaxWithLoss" else np.isnan(value)  # 0 / max(1, 0), and 0 / 0
+    assert not net.backward(["x"])["x"].any()
+
+
+def test_a_net_with_an_empty_blob_does_not_run() -> None:
+    net = inspector.loads('layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 0 dim: 3 } } }', given={"x": (2, 3)})
+    assert net.forward(x=data(2, 3))["x"].shape == (2, 3)
+    net.reshape(x=(0, 3))
+    with pytest.raises(inspector.InspectorError, match=r"'x'.*0 x 3"):
+        net.forward(x=np.zeros((0, 3)))
+
+
+def test_an_unknown_shape_is_asked_for() -> None:
+    net = inspector.loads("""
+        layer { name: "d" type: "HDF5Data" top: "x" hdf5_data_param { source: "nowhere.txt" batch_size: 2 } }
+        layer { name: "r" type: "ReLU" bottom: "x" top: "r" }
+        layer { name: "fc" type: "InnerProduct" bottom: "r" top: "fc" inner_product_param { num_output: 2 } }""")
+    with pytest.raises(inspector.InspectorError, match=r"'fc'.*2 x 3.*net\.reshape"):
+        net.forward(x=data(2, 3))
+    net.reshape(x=(2, 3))
+    assert net.forward(x=data(2, 3))["fc"].shape == (2, 2)
+
+
+def test_a_scalar_can_be_given() -> None:
+    text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
+    assert inspector.loads(text, given={"x": ()}).blobs["x"].shape == ()

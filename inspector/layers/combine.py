@@ -426,6 +426,7 @@ class BatchReindex(Layer):
                 a=1,
                 b=len(index),
             )
+        self.axis(0, x)
         return [self.check_blob((index[0], *x[1:]))]
 
     def backward_costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape], wanted: Sequence[bool]) -> Costs:

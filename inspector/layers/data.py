@@ -72,7 +72,8 @@ class Input(Source):
         found: list[Shape | None] = []
         for i in range(self.num_tops):
             own = tuple(shapes[0 if len(shapes) == 1 else i].dim) if shapes else None
-            found.append(self.given_top(i) or own)
+            given = self.given_top(i)  # may be (), the shape of a scalar
+            found.append(own if given is None else given)
         return found
 
     def forward(self, ctx: Context, *arrays: np.ndarray) -> Sequence[np.ndarray]:

@@ -70,7 +70,7 @@ class InnerProduct(Layer):
 
     def backward(self, ctx: Context, *top_diffs: ndarray) -> Sequence[ndarray | None]:
         rows, weight, shape, has_bias = ctx.saved
-        dy = top_diffs[0].reshape(len(rows), -1)  # M,N
+        dy = top_diffs[0].reshape(len(rows), self._outputs())  # M,N
         dx = dweight = dbias = None
         transpose = self.proto.inner_product_param.transpose
         if ctx.wants(0):
@@ -151,7 +151,7 @@ class Embed(Layer):
 
     def backward(self, ctx: Context, *top_diffs: ndarray) -> Sequence[ndarray | None]:
         index, rows, has_bias = ctx.saved
-        dy = top_diffs[0].reshape(len(index), -1)  # M,N
+        dy = top_diffs[0].reshape(len(index), self._outputs())  # M,N
         dweight = kernel.scatter_rows(dy, index, rows) if ctx.wants(1) else None
         if not has_bias:
             return [None, dweight]

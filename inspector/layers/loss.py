@@ -5,6 +5,7 @@ A loss's forward gives the plain value; its weight arrives as the gradient of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,6 +144,11 @@ def _check_labels(layer: Layer, number: np.ndarray, valid: np.ndarray, classes: 
 def _weight(top_diff: np.ndarray) -> float:
     """The loss weight: the first number of the top's gradient. A plain float, so that it never widens float32."""
     return float(top_diff.reshape(-1)[0])
+
+
+def _mean(total: float, items: int) -> float:
+    """`total` shared out among `items`; not a number where a Filter has left none."""
+    return float(total) / items if items else math.nan
 
 
 def _split(shape: Shape, axis: int) -> tuple[int, int, int]:
@@ -408,11 +414,11 @@ class EuclideanLoss(Loss):
         x, target = arrays
         diff = x - target.reshape(x.shape)
         ctx.saved = diff, target.shape
-        return [self.scalar(np.vdot(diff, diff) / len(x) / 2, x)]
+        return [self.scalar(_mean(np.vdot(diff, diff), len(x)) / 2, x)]
 
     def backward(self, ctx: Context, *top_diffs: np.ndarray) -> Sequence[np.ndarray | None]:
         diff, target_shape = ctx.saved
-        dx = diff * (_weight(top_diffs[0]) / len(diff))
+        dx = diff * _mean(_weight(top_diffs[0]), len(diff))
         return [dx if ctx.wants(0) else None, -dx.reshape(target_shape) if ctx.wants(1) else None]
 
 
@@ -440,17 +446,17 @@ class HingeLoss(Loss):
 
     def forward(self, ctx: Context, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         x, label = arrays
-        rows = x.reshape(len(x), -1)  # items, classes
+        rows = x.reshape(len(x), count(x.shape[1:]))  # items, classes
         index, _ = self.whole(label.reshape(-1)[: len(x)], rows.shape[1])
         margin = kernel.hinge(rows, index)
         ctx.saved = margin, index, x.shape
         loss = np.vdot(margin, margin) if self.proto.hinge_loss_param.norm == L2 else margin.sum()
-        return [self.scalar(loss / len(x), x)]
+        return [self.scalar(_mean(loss, len(x)), x)]
 
     def backward(self, ctx: Context, *top_diffs: np.ndarray) -> Sequence[np.ndarray | None]:
         margin, index, shape = ctx.saved
         dx = kernel.hinge_gradient(margin, index, squared=self.proto.hinge_loss_param.norm == L2)
-        return [(dx * (_weight(top_diffs[0]) / len(dx))).reshape(shape), None]
+        return [(dx * _mean(_weight(top_diffs[0]), len(dx))).reshape(shape), None]
 
 
 @register("MultinomialLogisticLoss")
@@ -477,16 +483,16 @@ class MultinomialLogisticLoss(Loss):
 
     def forward(self, ctx: Context, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         x, label = arrays
-        rows = x.reshape(len(x), -1)  # items, classes
+        rows = x.reshape(len(x), count(x.shape[1:]))  # items, classes
         index, _ = self.whole(label.reshape(-1), rows.shape[1])
         prob = np.maximum(rows[np.arange(len(x)), index], kernel.LOG_THRESHOLD)
         ctx.saved = prob, index, x.shape
-        return [self.scalar(-np.log(prob).sum() / len(x), x)]
+        return [self.scalar(_mean(-np.log(prob).sum(), len(x)), x)]
 
     def backward(self, ctx: Context, *top_diffs: np.ndarray) -> Sequence[np.ndarray | None]:
         prob, index, shape = ctx.saved
         dx = np.zeros((shape[0], count(shape[1:])), prob.dtype)
-        dx[np.arange(len(dx)), index] = -_weight(top_diffs[0]) / len(dx) / prob
+        dx[np.arange(len(dx)), index] = -_mean(_weight(top_diffs[0]), len(dx)) / prob
         return [dx.reshape(shape), None]
 
 
@@ -545,18 +551,19 @@ class ContrastiveLoss(Loss):
 
     def forward(self, ctx: Context, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         first, second, label = arrays
-        diff = first.reshape(len(first), -1) - second.reshape(len(first), -1)  # items, channels
+        items, channels = len(first), count(first.shape[1:])
+        diff = first.reshape(items, channels) - second.reshape(items, channels)
         similar = label.reshape(-1)[: len(first)].astype(np.int64) != 0
         ctx.saved = diff, similar, first.shape, second.shape
         param = self.proto.contrastive_loss_param
         loss = kernel.contrastive(diff, similar, param.margin, legacy=param.legacy_version).sum()
-        return [self.scalar(loss / len(first) / 2, first)]
+        return [self.scalar(_mean(loss, len(first)) / 2, first)]
 
     def backward(self, ctx: Context, *top_diffs: np.ndarray) -> Sequence[np.ndarray | None]:
         diff, similar, first, second = ctx.saved
         param = self.proto.contrastive_loss_param
         dx = kernel.contrastive_gradient(diff, similar, param.margin, legacy=param.legacy_version)
-        dx = dx * (_weight(top_diffs[0]) / len(diff))
+        dx = dx * _mean(_weight(top_diffs[0]), len(diff))
         return [dx.reshape(first) if ctx.wants(0) else None, -dx.reshape(second) if ctx.wants(1) else None, None]
 
 

@@ -86,6 +86,8 @@ class Recurrent(Layer):
                 )
         if not self.param.num_output:
             self.refuse(f"{self.type.lower()}-num-output", "has num_output 0", remedy="set num_output to at least 1", a=0, b=0)
+        if not steps:
+            self.refuse("top-count-least", "unrolls no timestep", remedy="give it one at least", type="Slice", need=1, have=0)
         self.axis(2, x)  # the inner products that Caffe builds flatten from here on
         if static is not None:
             self.axis(1, static)
