@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from click.testing import CliRunner
 
 import inspector
 from cli.main import main
+from inspector.blas import cores
+from inspector.caffemodel import write_model
 from inspector.engine import RULES, Engine, layout
 from inspector.engine.lower import kernel
 from inspector.engine.rules import DEFAULT, FAST
@@ -20,7 +24,7 @@ from inspector.engine.storage import offsets
 from inspector.net import Net
 from inspector.plan import plan
 
-from .conftest import reference_folder
+from .conftest import ROOT, reference_folder
 from .random_nets import random_net
 
 FOLDER = reference_folder()
@@ -178,8 +182,7 @@ def small(name: str, size: int, batch: int) -> Net:
 
 
 @pytest.mark.parametrize(("name", "size"), [("squeezenet", 97), ("googlenet", 67), ("resnet50", 65), ("mobilenet", 65)])
-@pytest.mark.parametrize("engine", ["default", "fast"])
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("engine", "batch"), [("default", 3), ("fast", 1)])
 def test_engines_agree(name: str, size: int, engine: str, batch: int) -> None:
     rng = np.random.default_rng(batch)
     net = small(name, size, batch)
@@ -314,3 +317,42 @@ def test_winograd_on_trained_weights() -> None:
         found = net.forward(list(outputs), **inputs)
         for name, array in outputs.items():
             assert difference(found[name], array) <= 1e-4, (folder.name, name)
+
+
+def test_threads_are_as_many_as_wanted_or_as_blas_was_told_and_never_more_than_cores() -> None:
+    net = inspector.load("lenet", threads=1)
+    assert net.planner is not None and net.planner.workers.count == 1
+    net.threads = 1000
+    assert net.planner.workers.count <= cores()
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        net.threads = None
+        assert net.planner.workers.count == 1
+        net.forward(data=np.zeros((64, 1, 28, 28)))
+        assert {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"} == {1}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_the_memory_of_a_run_is_that_of_its_weights_and_little_more(tmp_path: Path) -> None:
+    """Weights are read once, straight to where they are used."""
+    text = """
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 40 dim: 41 } } }
+        layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 32 kernel_size: 3 } }
+        layer { name: "d" type: "Convolution" bottom: "c" top: "d" convolution_param { num_output: 512 kernel_size: 5 stride: 3 } }
+        layer { name: "e" type: "Convolution" bottom: "d" top: "e" convolution_param { num_output: 2000 kernel_size: 5 } }
+        layer { name: "f" type: "InnerProduct" bottom: "e" top: "f" inner_product_param { num_output: 200 } }"""
+    net = inspector.loads(text)
+    (tmp_path / "net.prototxt").write_text(text, encoding="utf-8")
+    arrays = {name: [np.full(view.shape, 0.01, np.float32) for view in views] for name, views in net.params.items()}
+    write_model(tmp_path / "net.caffemodel", net.graph.proto, arrays)
+    code = f"""if True:
+        import re, inspector, numpy
+        from pathlib import Path
+        net = inspector.load(r"{tmp_path / "net.prototxt"}", weights=r"{tmp_path / "net.caffemodel"}", threads=1)
+        net.forward(x=numpy.ones((1, 3, 40, 41)))
+        print(1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]))"""
+    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    stored = (tmp_path / "net.caffemodel").stat().st_size
+    assert stored > 1e8
+    # the largest of the weights, 102 MB, are there twice for a moment: as they are stored and as the kernel wants them
+    assert int(child.stdout) < 2 * stored + 100e6

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from ..blas import cores
 from ..graph import Blob, Graph
 from ..kernels.fast.base import Call, Scratch, run
 from ..layers import Context, count
@@ -231,7 +230,7 @@ class Engine:
         self.weights = weights
         self.rules = rules
         self.threads = threads
-        self.workers = Workers(min(threads, cores()) if threads else cores())
+        self.workers = Workers(threads)
         self.constants = Constants(weights)
         self.able = plannable(graph)
         self._sources = unread_sources(graph, ())

@@ -28,11 +28,15 @@ def kernel(plan: Plan, values: Mapping[Blob, Value], step: Step) -> str:
     if step.kind == "conv":
         return _conv_kernel(plan, values, step)
     if step.kind == "fc":
-        rows = (step.outputs[0].shape or ())[0]
-        return "vector product" if rows <= linear.ROWS_BY_VECTOR else "product"
+        return _product(step)
     if step.kind == "pool":
         return "maximum" if step.node.layer.proto.pooling_param.pool == MAX else "average"
     return {"layer": "specification", "deconv": "spread", "lrn": "channel window"}.get(step.kind, step.kind)
+
+
+def _product(step: Step) -> str:
+    """What multiplies the stored weights: also of a convolution whose window is the whole image."""
+    return "vector product" if (step.outputs[0].shape or ())[0] <= linear.ROWS_BY_VECTOR else "product"
 
 
 def _conv_kernel(plan: Plan, values: Mapping[Blob, Value], step: Step) -> str:
@@ -44,6 +48,8 @@ def _conv_kernel(plan: Plan, values: Mapping[Blob, Value], step: Step) -> str:
         return "plane columns"
     if group > 1:
         return "depthwise" if group == channels == (step.outputs[0].shape or ())[1] else "grouped columns"
+    if (step.outputs[0].shape or ())[2:] == (1, 1) and len(step.heads) == 1:
+        return _product(step)
     once = window.stride == (1, 1)
     if window.kernel == (1, 1) and once and not any(window.pad) and not any(value.border):
         return "direct product"
@@ -205,6 +211,12 @@ class Lowering:
     def _conv(self, step: Step, frame: Frame, scratch: Scratch) -> Calls:
         window, group = filter_window(step), step.node.layer.proto.convolution_param.group
         name = kernel(self.plan, self.values, step)
+        taps = conv.Taps(*((a, b) for a, b in (window.kernel, window.stride, window.dilation)))
+        x = frame.padded(step.inputs[0], window.pad)
+        if name.endswith("product") and name != "direct product":
+            seen = taps.view(x, (1, 1))[:, 0, 0].transpose(0, 3, 1, 2)  # n C kh kw, as the weights are stored
+            stored = self.constants.stored(params_of([step.node])[0]).reshape(-1, count(seen.shape[1:]))
+            return linear.inner_product(seen, stored, False, self._conv_bias(step.heads[0], frame, scratch), scratch)
         made = [self._conv_head(head, frame, scratch) for head in step.heads]
         folds = [(head, folded) for head, (_, folded) in zip(step.heads, made, strict=True)]
         heads, stop = [], 0
@@ -212,8 +224,6 @@ class Lowering:
             start, stop = stop, stop + finish.out.shape[3]
             heads.append(conv.Head(start, stop, finish))
         starts = [head.start for head in heads]
-        x = frame.padded(step.inputs[0], window.pad)
-        taps = conv.Taps(*((a, b) for a, b in (window.kernel, window.stride, window.dilation)))
         inside = (step.inputs[0].shape or ())[1] // group * count(window.kernel)
         if name == "plane columns":
 

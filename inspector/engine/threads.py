@@ -8,23 +8,27 @@ from typing import Any
 
 import numpy as np
 
+from ..blas import cores
 from ..kernels.fast.base import Call, run
 
 
 class Workers:
-    """`count` threads for one engine. As a context it holds BLAS to that many threads.
+    """The threads of one engine: `wanted`, or as many as BLAS has been told to use, and never more than the process may.
 
-    Without threadpoolctl BLAS cannot be told, so that there is one worker, and BLAS does as its environment says.
+    As a context they hold BLAS to the number that is wanted. Without threadpoolctl BLAS cannot be told, so there is one worker, and
+    BLAS does as its environment says.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, wanted: int | None) -> None:
         self._controller = _controller()
-        self.count = max(1, count) if self._controller is not None else 1
+        self._wanted = wanted
+        told = [pool["num_threads"] for pool in self._controller.info()] if self._controller is not None else []
+        self.count = max(1, min(wanted or max(told, default=1), cores())) if told else 1
         self._pool: ThreadPoolExecutor | None = None
         self._limit: Any = None
 
     def __enter__(self) -> Workers:
-        if self._controller is not None:
+        if self._controller is not None and self._wanted is not None:
             self._limit = self._controller.limit(limits=self.count)
             self._limit.__enter__()
         return self
