@@ -312,7 +312,7 @@ def test_winograd_on_trained_weights() -> None:
             continue  # the small ones have all kinds of layers too
         deploy = next(path for path in (folder / "deploy.prototxt", folder / "deploy.derived.prototxt") if path.is_file())
         net = inspector.load(
-            deploy, given={name: x.shape for name, x in inputs.items()}, weights=folder / "weights.caffemodel", fast=True
+            deploy, given={name: x.shape for name, x in inputs.items()}, weights=folder / "weights.caffemodel", fast=True, threads=1
         )
         found = net.forward(list(outputs), **inputs)
         for name, array in outputs.items():
