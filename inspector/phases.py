@@ -25,6 +25,16 @@ def set_state(proto: Any, phase: int, level: int = 0, stages: Sequence[str] = ()
     return out
 
 
+def write_state(draft: Draft, state: Any) -> Draft:
+    """The state that a solver gives its net, in the net as an older edition had it too: what such an edition then prints."""
+    if draft.written is None:
+        return draft
+    written = caffe_pb2.NetParameter()
+    written.CopyFrom(draft.written)
+    written.state.CopyFrom(state)
+    return replace(draft, written=written)
+
+
 def mismatch(state: Any, rule: Any) -> tuple[str, dict[str, Any]] | None:
     """The first clause of a NetStateRule that the NetState does not meet, as (kind, values), or None when the rule is met."""
     if rule.HasField("phase") and rule.phase != state.phase:

@@ -221,7 +221,7 @@ class Layer:
 
     def check_same_axes(self, code: str, first: Shape, other: Shape, *, since: int = 1) -> None:
         """Before rc3, axis by axis: two blobs whose channels, height and width agree; with `since` 0 their num too."""
-        for axis, a, b in list(zip(("num", "channels", "height", "width"), first, other, strict=True))[since:]:
+        for axis, a, b in list(zip(("num", "channels", "height", "width"), first, other, strict=False))[since:]:
             if a != b:
                 relation = f"takes blobs of one {axis}, and these have {a} and {b}"
                 self.refuse(f"{code}-{axis}", relation, remedy="make the shapes equal", a=a, b=b)
