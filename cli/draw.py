@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from inspector.errors import InspectorError, MissingExtra
 
 from . import options, show
 from .options import How
+
+if TYPE_CHECKING:
+    from inspector import Net
 
 RASTER = {".png": "png", ".pdf": "pdf"}
 
@@ -35,29 +38,26 @@ RASTER = {".png": "png", ".pdf": "pdf"}
 def draw(model: str, how: How, output: str | None, fold: bool | None, only: tuple[str, ...], left_right: bool) -> int:
     """Draw the graph of a net: shapes on edges, in-place layers stacked on their maker, blocks folded.
 
-    SVG, HTML and DOT need nothing else; PNG and PDF need Graphviz, or the extra `pictures`.
+    SVG, HTML and DOT need nothing else; PNG and PDF need Graphviz, or the extra `pictures`. HTML is the page of `alexinspect view`,
+    with both phases, and folds only if told to.
     """
-    net = how.open(model)
     suffix = Path(output).suffix.lower() if output and output != "-" else ".dot"
-    if suffix == ".html":
-        from inspector.picture.page import page
-
-        content = page([net]).encode()
-    else:
-        content = _content(net, suffix, fold=fold, only=only, sideways=left_right)
-    _write(content, output)
-    if net.error is not None:
-        show.error(net.error)
-    return 1 if net.error is not None else 0
+    nets = how.both(model) if suffix == ".html" else [how.open(model)]
+    _write(_content(nets, suffix, fold=fold, only=only, sideways=left_right), output)
+    return show.broken(nets[0])
 
 
-def _content(net: Any, suffix: str, **how: Any) -> bytes:
+def _content(nets: list[Net], suffix: str, **how: Any) -> bytes:
     from inspector.picture import svg
     from inspector.picture.scene import scene
 
-    drawn = scene(net, **how)
+    drawn = scene(nets[0], **how)
     if not drawn.boxes:
         raise InspectorError("there is nothing to draw", code="nothing-to-draw", remedy="check --only, and the phase")
+    if suffix == ".html":
+        from inspector.picture.page import page
+
+        return page(nets, **how).encode()
     if suffix == ".svg":
         return svg.svg(drawn).encode()
     if suffix in (".dot", ".gv"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -84,6 +84,15 @@ class How:
         if self.strict and faults:
             raise InspectorError("\n".join(map(str, faults)), code=faults[0].code)
         return net
+
+    def both(self, model: str) -> list[Net]:
+        """The net in this phase, then in the other, unless a solver has none for it; without a phase in which nothing is left."""
+        first = self.open(model)
+        try:
+            second = replace(self, phase="TRAIN" if self.phase == "TEST" else "TEST").open(model)
+        except InspectorError:
+            return [first]
+        return [net for net in (first, second) if net.layers] or [first]
 
 
 def _from_stdin(rest: dict[str, Any]) -> Net:

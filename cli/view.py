@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
 from . import options, show
@@ -24,16 +22,15 @@ def view(model: str, weights: str | None, how: How, output: str | None) -> int:
     from inspector.files import replacing
     from inspector.picture.page import page
 
-    other = replace(how, phase="TRAIN" if how.phase == "TEST" else "TEST")
-    nets = [how.open(model), other.open(model)]
-    text = page([nets[0], *(net for net in nets[1:] if net.layers)], weights=weights)
+    nets = how.both(model)
+    text = page(nets, weights=weights)
     target = output or _temporary()
     with replacing(target) as file:
         file.write(text.encode())
     show.remark(f"written to {target}")
     if output is None and click.launch(f"file://{target}"):
         show.remark("no browser could be opened; open the file yourself")
-    return 0
+    return show.broken(nets[0])
 
 
 def _temporary() -> str:

@@ -96,6 +96,7 @@ def test_it_loads_finds_opens_and_switches(tmp_path: Path) -> None:
         answers.still = document.querySelector("#details h2").textContent;
         key("t");
         answers.rows = document.querySelectorAll("tbody tr").length;
+        answers.beside = ["graph", "table"].map(id => document.getElementById(id).getBoundingClientRect().height > 100);
         [...document.querySelectorAll("th button")].find(b => b.textContent.startsWith("parameters")).click();
         answers.largest = document.querySelector("tbody td:nth-child(2)").textContent;
         key("t"); key("j"); key("+"); key("0"); key("d"); key("Escape");
@@ -109,6 +110,7 @@ def test_it_loads_finds_opens_and_switches(tmp_path: Path) -> None:
     written = {net.phase: len([node for node in net.layers if node.origin]) for net in nets}
     assert answers["train"] != answers["test"]
     assert answers["rows"] == written["TEST"]
+    assert answers["beside"] == [True, True]
     assert answers["found"] == f"3 of {written['TRAIN']}"  # pool, pool_proj, relu_pool_proj
     assert answers["dimmed"] == answers["train"] - 2  # the last two share a box
     assert "7x7/2+3 64" in answers["details"]
@@ -165,6 +167,25 @@ def test_view_writes_both_phases_and_weights(tmp_path: Path) -> None:
     row = next(row for row in data["phases"]["TEST"]["rows"] if row["name"] == "conv1")
     assert row["source"].startswith("layer {")
     assert [pairs[0] for pairs in row["stats"]] == [["blob", "0: 20 × 1 × 5 × 5"], ["blob", "1: 20"]]
+
+
+def test_a_drawn_page_has_both_phases_and_what_was_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "net.html"
+    assert CliRunner().invoke(main, ["draw", "lenet/train_val", "--only", "conv*", "-o", str(out)]).exit_code == 0
+    data = embedded(out)
+    assert list(data["phases"]) == ["TEST", "TRAIN"]
+    assert [box["title"] for box in data["phases"]["TEST"]["boxes"] if box["rows"]] == ["conv1", "conv2"]
+    assert CliRunner().invoke(main, ["draw", "lenet", "--only", "nonsense", "-o", str(tmp_path / "none.html")]).exit_code == 2
+    assert not (tmp_path / "none.html").exists()
+
+
+def test_a_page_of_a_net_that_caffe_refuses_says_so(tmp_path: Path) -> None:
+    model = tmp_path / "bad.prototxt"
+    model.write_text('layer { name: "r" type: "ReLU" bottom: "nowhere" top: "r" include { phase: TEST } }')
+    result = CliRunner().invoke(main, ["view", str(model), "-o", str(tmp_path / "bad.html")])
+    assert result.exit_code == 1
+    assert "nowhere" in result.stderr
+    assert "nowhere" in embedded(tmp_path / "bad.html")["phases"]["TEST"]["error"]
 
 
 def test_a_run_puts_its_answers_on_the_page(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from ..graph import Blob, Node
 from ..layers import Shape
 from ..summary import Row, inserted
 from ..tables import number
+from .scene import Scene, scene
 from .scene import path as edge_path
-from .scene import scene
 from .svg import COLOURS, labels
 
 if TYPE_CHECKING:
@@ -38,14 +38,25 @@ class Extra:
     images: Sequence[tuple[str, bytes]] = field(default_factory=tuple)
 
 
-def page(nets: Sequence[Net], *, weights: str | None = None, extras: Sequence[Extra] = ()) -> str:
-    """One page for a net in one or more phases (the first is shown first). With `weights` also statistics and first filters."""
+def page(
+    nets: Sequence[Net],
+    *,
+    weights: str | None = None,
+    extras: Sequence[Extra] = (),
+    fold: bool | None = None,
+    only: Sequence[str] = (),
+    sideways: bool = False,
+) -> str:
+    """One page for a net in one or more phases (the first is shown first). With `weights` also statistics and first filters.
+
+    `fold`, `only` and `sideways` are as for a scene, but None folds nothing: a page has room.
+    """
     stats = _stats(weights) if weights is not None else {}
     data = {
         "name": nets[0].name,
         "start": nets[0].phase,
         "colours": COLOURS,
-        "phases": {net.phase: _phase(net, stats) for net in nets},
+        "phases": {net.phase: _phase(net, stats, scene(net, fold=bool(fold), only=only, sideways=sideways)) for net in nets},
         "extras": [
             {"title": extra.title, "pairs": list(extra.pairs), "images": [[caption, png(data)] for caption, data in extra.images]}
             for extra in extras
@@ -60,8 +71,7 @@ def png(data: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
-def _phase(net: Net, stats: dict[str, tuple[list[Any], str]]) -> dict[str, Any]:
-    drawn = scene(net, fold=False)
+def _phase(net: Net, stats: dict[str, tuple[list[Any], str]], drawn: Scene) -> dict[str, Any]:
     rows = [row for row in net.summary().rows if not row.inserted]
     places = {row.index: i for i, row in enumerate(rows)}
     boxes = [
