@@ -69,10 +69,10 @@ def log(
     lenient: bool,
     weights: str | None,
 ) -> int:
-    """Print what Caffe would have logged while it built the net, line for line.
+    """Print what a version of Caffe would have logged while it built the net.
 
-    Standard output carries the log and nothing else; assumptions and notes go to standard error. Exit status 1: Caffe refuses
-    the net, and its last line says why.
+    Line for line:     Standard output carries the log and nothing else; assumptions and notes go to standard error. Exit status 1: Caffe refuses
+    Caffe refuses the net, and its last line says why.
     """
     from inspector import dialect as dialects
 

@@ -1,4 +1,4 @@
-"""A message as protobuf's C++ library prints it (TextFormat::Printer, DebugString): what a Caffe log shows, and what we write to files.
+"""A message as protobuf's C++ library prints it (TextFormat::Printer): what a Caffe log shows, and what we write to files.
 
 It differs from Python's text_format in two ways: floats have six significant digits, or nine where six do not read back as the same
 float32; and every string byte that is not printable ASCII is an octal escape.
@@ -68,8 +68,8 @@ def _print(message: Any, indent: str, lines: list[str]) -> None:
                 _print(item, indent + "  ", lines)
                 lines.append(indent + "}")
             continue
-        for item in value if _repeated(field) else (value,):
-            lines.append(f"{indent}{name}: {_scalar(field, kind, item)}")
+        items = value if _repeated(field) else (value,)
+        lines += [f"{indent}{name}: {_scalar(field, kind, item)}" for item in items]
 
 
 def _print_with(message: Any, indent: str, lines: list[str], foreign: Foreign, path: tuple[str | int, ...]) -> None:
@@ -122,7 +122,7 @@ def _repeated(field: Any) -> bool:
 
 
 def _scalar(field: Any, kind: int, value: Any) -> str:
-    if kind == _TYPE_STRING or kind == _TYPE_BYTES:
+    if kind in (_TYPE_STRING, _TYPE_BYTES):
         return quoted(value)
     if kind == _TYPE_FLOAT:
         return number(value)
