@@ -272,7 +272,7 @@ def readers() -> dict[str, Reader]:
         "lmdb": (("lmdb", "numpy"), lambda: Reader(read_lmdb, [lmdb_file()])),
         "hdf5": (("h5py",), lambda: Reader(read_hdf5, [hdf5("model")])),
         "hdf5state": (("h5py",), lambda: Reader(read_state, [hdf5("state")])),
-        "log": ((), lambda: Reader(read_log, logs(), text=True)),
+        "log": (("inspector.logdiff",), lambda: Reader(read_log, logs(), text=True)),
     }
     return found | {name: make() for name, (needed, make) in optional.items() if all(map(find_spec, needed))}
 
