@@ -21,7 +21,7 @@ from ..layers.wiring import Flatten, Reshape
 from ..plan import Head, Home, Op, Plan, Rule, Step
 
 PROD, MAXIMUM = 0, 2  # EltwiseParameter.EltwiseOp, beside SUM
-HEAVY = {"conv", "deconv", "lrn"}  # steps whose tuned kernel saves much; two of them are worth a change of layout
+HEAVY = {"conv", "deconv", "lrn", "fc"}  # steps whose tuned kernel saves much; two of them are worth a change of layout
 MUCH = 1 << 20  # floats of columns, or of weights, at which a tuned kernel is quicker even with changes of layout
 
 
