@@ -71,8 +71,8 @@ def log(
 ) -> int:
     """Print what a version of Caffe would have logged while it built the net.
 
-    Line for line:     Standard output carries the log and nothing else; assumptions and notes go to standard error. Exit status 1: Caffe refuses
-    Caffe refuses the net, and its last line says why.
+    Standard output carries the log, line for line, and nothing else; assumptions and notes go to standard error. Exit
+    status 1: Caffe refuses the net, and its last line says why.
     """
     from inspector import dialect as dialects
 
