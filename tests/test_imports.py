@@ -93,6 +93,7 @@ COMPUTING = (
     "inspector.engine",
     "inspector.engine.*",
     "inspector.kernels.*",
+    "inspector.picture.answers",
     "inspector.plan",
     "inspector.preprocess",
     "inspector.run",
