@@ -40,6 +40,7 @@ class Edition:
     pooling_pads_in_v0: bool = True  # since v0.9999 the upgrade of V0 takes the pad of a pooling layer
     mirror_needs_training: bool = False  # v0.999 asks for random numbers that it prepares for TRAIN only
     debug: bool = False  # built for debugging: what a release build does not check is checked
+    absent_fillers: tuple[str, ...] = ()  # fillers that only later versions had
     unchecked: tuple[str, ...] = ()  # codes of refusals that a later version introduced
 
 

@@ -20,17 +20,18 @@ NAMES = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra
 FAN_IN, FAN_OUT, AVERAGE = range(3)  # FillerParameter.VarianceNorm
 
 
-def check_name(filler: Any) -> None:
+def check_name(filler: Any, edition: Edition = MASTER) -> None:
     """Raise Refusal for a filler that Caffe does not know (GetFiller)."""
-    if filler.type not in NAMES:
-        _refuse("filler-unknown", f"no filler is called '{filler.type}'", f"use one of {', '.join(NAMES)}", name=filler.type)
+    known = [name for name in NAMES if name not in edition.absent_fillers]
+    if filler.type not in known:
+        _refuse("filler-unknown", f"no filler is called '{filler.type}'", f"use one of {', '.join(known)}", name=filler.type)
 
 
 def check(filler: Any, shape: Sequence[int], edition: Edition = MASTER) -> None:
     """Raise Refusal where Caffe could not fill a blob of `shape`; None is a parameter that nothing fills."""
     if filler is None:
         return
-    check_name(filler)
+    check_name(filler, edition)
     size, kind = math.prod(shape), filler.type
     if kind == "bilinear":
         if len(shape) != 4:

@@ -122,7 +122,7 @@ class DummyData(Source):
                     have=have,
                 )
         for filler in param.data_filler:
-            fillers.check_name(filler)
+            fillers.check_name(filler, self.edition)
         found = [self._shape(i, old=bool(old)) for i in range(tops)]
         for i, shape in enumerate(found):
             filler = self._filler(i)
