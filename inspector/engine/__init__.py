@@ -115,7 +115,9 @@ class Program:
         starts = range(0, arranged.batch, arranged.images)
         arenas = [(Arena(own, plan.reuse, arranged.images), Scratch()) for _ in range(min(len(starts), workers.count))]
         self.stages: list[tuple[Call, ...] | list[list[Call]]] = []  # calls in order, or such lists that may run side by side
-        self._prelude = [call for value in common if value.first < 0 for call in self._zeroed(value, self._common.arrays)]
+        self._prelude = [
+            call for value in common if value.first < 0 for call in zero_border(self._common.arrays[value.blob], value)
+        ]
         for segment in arranged.segments:
             if not segment.split:
                 self.stages.append(tuple(self._calls(segment, self._whole, arenas[0][1])))
@@ -129,9 +131,6 @@ class Program:
                 parts[number % len(arenas)] += self._calls(segment, Frame(plan, self.values, arrays), scratch)
             self.stages.append(parts)
 
-    def _zeroed(self, value: Value, arrays: Mapping[Blob, np.ndarray]) -> Iterable[Call]:
-        return zero_border(arrays[value.blob], value)
-
     def _calls(self, segment: Segment, frame: Frame, scratch: Scratch) -> list[Call]:
         """The calls of a segment; borders are made zero before the first step that writes the value."""
         calls: list[Call] = []
@@ -139,7 +138,7 @@ class Program:
             step = self.plan.steps[number]
             for value in self.values.values():
                 if value.first == number:
-                    calls += self._zeroed(value, frame.arrays)
+                    calls += zero_border(frame.arrays[value.blob], value)
             if step.kind == "layer":
                 calls.append(self._layer(step))
             else:
@@ -216,10 +215,6 @@ class Program:
 
     def _no_gradients(self, step: Step) -> list[bool]:
         return [False] * (len(step.inputs) + len(step.node.params or ()))
-
-    @property
-    def bytes(self) -> int:
-        return 4 * self._common.floats
 
 
 class Engine:

@@ -63,10 +63,6 @@ class Constants:
                 if param not in self._used:
                     self.weights.release(param)
 
-    @property
-    def bytes(self) -> int:
-        return sum(constant.array.nbytes for constant in self._made.values())
-
 
 def affine(node: Node, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
     """What a BatchNorm, Scale or Bias multiplies each channel by and then adds, in float64."""

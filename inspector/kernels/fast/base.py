@@ -47,7 +47,6 @@ class Scratch:
     def __init__(self, reserve: int = 1 << 24) -> None:
         self._block = empty((reserve,))
         self._used = 0
-        self.peak = 0  # floats
 
     def reset(self) -> None:
         self._used = 0
@@ -60,7 +59,6 @@ class Scratch:
             self._block = empty((max(2 * self._block.size, size),))
             start, stop = 0, size
         self._used = stop + -stop % 16
-        self.peak = max(self.peak, self._used)
         return self._block[start:stop].reshape(shape)
 
 
