@@ -50,13 +50,16 @@ def image_options(command: F) -> F:
 def split(model: str, rest: Sequence[str], weights: str | None) -> tuple[Recipe, str | None, list[str]]:
     """The recipe of a MODEL, its weights, and the images, of what stands behind the MODEL.
 
-    The first is the weights, unless they are given otherwise: by --weights, or by a model that ships with its own.
+    The first is the weights, unless it is named as an image, or they are given otherwise: by --weights, or by a model that ships
+    with its own.
     """
     from inspector import recipe as recipes
+    from inspector.sources.picture import SUFFIXES
 
     recipe = recipes.of(model)
     images = list(rest)
-    if weights is None and images and (recipe.weights is None or _is_weights(images[0])):
+    named = bool(images) and Path(images[0]).suffix.lower() in SUFFIXES
+    if weights is None and images and not named and (recipe.weights is None or _is_weights(images[0])):
         if recipe.weights is None and model != "-" and options.is_weights(model) and not _is_weights(images[0]):
             return recipe, model, images  # a caffemodel holds the net and its weights
         weights = images.pop(0)
@@ -69,9 +72,8 @@ def _is_weights(name: str) -> bool:
     """Whether a file holds weights, and no image, which is binary too."""
     from inspector.files import head
     from inspector.foreign import HDF5_SIGNATURE, recognise
-    from inspector.sources.picture import SUFFIXES
 
-    if Path(name).suffix.lower() in SUFFIXES or not options.is_weights(name):
+    if not options.is_weights(name):
         return False
     start, size = head(name, 4096)
     return start.startswith(HDF5_SIGNATURE) or recognise(start, size) is None

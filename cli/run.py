@@ -92,6 +92,7 @@ class _Command:
         self.model, self.weights = model, weights
         labels = wishes["labels"] or recipe.labels
         self.labels = read_labels(labels) if labels else []
+        self.insist = wishes["labels"] is not None  # a model's own labels need not fit other blobs than its outputs
         self.arrays = classify.read_arrays(wishes["npz"], net) if wishes["npz"] else {}
         self.form = wishes["form"]
 
@@ -145,7 +146,7 @@ class _Images(_Command):
             check_numerics=wishes["check_numerics"],
         )
         self.paths = find_images(names)
-        self.reporter: Reporter = Reporter(net, self.runner.blobs, wishes["top"], self.labels)
+        self.reporter: Reporter = Reporter(net, self.runner.blobs, wishes["top"], self.labels, insist=self.insist)
         self.broken: list[tuple[str, InspectorError]] = []
         self.sections: list[Any] = []  # of the page
         self.pictures = (
@@ -229,7 +230,7 @@ class _Arrays(_Command):
         from inspector.classify import Reporter, answer_arrays
 
         found = answer_arrays(self.net, self.arrays, self.wishes["blobs"], check_numerics=self.wishes["check_numerics"])
-        reporter = Reporter(self.net, list(found), self.wishes["top"], self.labels)
+        reporter = Reporter(self.net, list(found), self.wishes["top"], self.labels, insist=self.insist)
         if self.wishes["out"]:
             _save(self.wishes["out"], found)
         batch = next(iter(self.arrays.values())).shape[:1]

@@ -228,10 +228,10 @@ class Reporter:
     """Says what an item's blobs mean: which are scores of classes, and what the classes are called.
 
     Scores are one value for each class, where a layer of probabilities made them, where the labels are as many, or where there is
-    no other blob. `top` 0 ranks nothing. Raises InspectorError (`labels-count`) if the labels fit no blob.
+    no other blob. `top` 0 ranks nothing. Raises InspectorError (`labels-count`) if the labels fit no blob and `insist`.
     """
 
-    def __init__(self, net: Net, blobs: Sequence[str], top: int = 5, labels: Sequence[str] = ()) -> None:
+    def __init__(self, net: Net, blobs: Sequence[str], top: int = 5, labels: Sequence[str] = (), *, insist: bool = True) -> None:
         self.top = top
         self.labels = labels
         self.ranked: set[str] = set()
@@ -244,7 +244,7 @@ class Reporter:
                 probable = blob.maker is not None and blob.maker.type in PROBABLE
                 if probable or shape[1] == len(labels) or len(blobs) == 1:
                     self.ranked.add(name)
-        if labels and len(labels) not in sizes.values():
+        if labels and insist and len(labels) not in sizes.values():
             have = ", ".join(f"'{name}' has {size}" for name, size in sizes.items()) or "none has any"
             raise InspectorError(
                 f"the labels name {len(labels)} classes, and of the outputs {have}",

@@ -176,7 +176,7 @@ class Preprocessing:
     def fitted(self, shape: tuple[int, ...]) -> Preprocessing:
         """The same for an input blob of N x channels x height x width: its size, and grey where it has one channel.
 
-        Raises InspectorError for blobs that no image fits into.
+        Raises InspectorError for blobs that no image fits into, and for a mean of other channels.
         """
         if len(shape) != 4 or shape[1] not in (1, 3) or min(shape[2:]) < 1:
             text = " x ".join(map(str, shape))
@@ -187,7 +187,10 @@ class Preprocessing:
             )
         if self.gray and shape[1] == 3:
             raise InspectorError("the input has 3 channels, and gray makes 1", code="channels", remedy="leave gray out")
-        return replace(self, size=(shape[2], shape[3]), gray=shape[1] == 1)
+        fitted = replace(self, size=(shape[2], shape[3]), gray=shape[1] == 1)
+        if self.mean or self.mean_image is not None:
+            fitted._mean((*shape[2:], shape[1]))
+        return fitted
 
     def with_mean(self, text: str) -> Preprocessing:
         """The same with a mean from a .npy or .binaryproto file, or from numbers such as `104,117,123`, one per channel.
@@ -262,7 +265,7 @@ class Preprocessing:
             mean = self.mean_image.transpose(1, 2, 0) if same else self.mean_image.mean((1, 2), np.float64).astype(np.float32)
             have = len(self.mean_image)
         if have not in (1, channels):
-            raise InspectorError(f"the mean has {have} channels, and the image has {channels}", code="mean-channels")
+            raise InspectorError(f"the mean has {have} channels, and the input has {channels}", code="mean-channels")
         return mean
 
     # ---- what was applied, for people and for programs

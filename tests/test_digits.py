@@ -16,6 +16,8 @@ from inspector.caffemodel import open_weights
 from inspector.classify import Runner
 from inspector.preprocess import load_image
 
+from .little import run
+
 FOLDER = shelf.folder() / "lenet_digits"
 
 
@@ -82,6 +84,16 @@ def test_it_reads_a_digit_of_mnist(net: inspector.Net, reference: Path) -> None:
     """Of a collection that it never saw."""
     image = load_image(reference / "images" / "mnist_sample.png", gray=True)
     assert list(read(net, image[None, ..., 0] * 255)) == [0]
+
+
+def test_its_labels_are_in_the_way_of_nothing(tmp_path: Path) -> None:
+    """Blobs that are no scores of classes can be shown and saved; only labels that somebody asks for must fit."""
+    sample = str(FOLDER / "samples" / "7.png")
+    out = tmp_path / "ip1.npz"
+    result = run("run", "lenet_digits", sample, "--blob", "ip1", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert np.load(out)["ip1"].shape == (1, 96)
+    assert run("run", "lenet_digits", sample, "--blob", "ip1", "--labels", FOLDER / "labels.txt").exit_code == 2
 
 
 def test_the_files_belong_together(net: inspector.Net) -> None:

@@ -433,3 +433,17 @@ def test_an_enlarged_picture_is_that_picture(reference: Path, tmp_path: Path) ->
     assert large.shape == (488, 488, 3)
     halved = large.reshape(244, 2, 244, 2, 3).mean((1, 3))
     assert np.abs(halved - small).mean() < 4  # of 255
+
+
+def test_what_is_wrong_for_all_images_is_said_once(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    photos = [tmp_path / "a.png", tmp_path / "b.png"]
+    for photo in photos:
+        image.new("L", (28, 28)).save(photo)
+    result = run("run", "lenet_digits", *photos, "--mean", "1,2")
+    assert result.exit_code == 2
+    assert result.stderr.count("the mean has 2 channels, and the input has 1") == 1
+    assert not result.stdout
+    result = run("run", "caffenet", photos[0])  # a net without weights of its own: the image is not taken for them
+    assert result.exit_code == 2
+    assert "no weights are given" in result.stderr
