@@ -31,17 +31,9 @@ TEST = 1
 
 
 def read(opened: Opened, dialect: Dialect) -> Opened:
-    """The same file as a version's parser read it. What its schema lacked is a finding, in file order with the others.
-
-    A net in today's messages that says nothing but what a version of V1 layers could say as well is read as if written in those.
-    """
+    """The same file as a version's parser read it. What its schema lacked is a finding, in file order with the others."""
     if not dialect.schema or opened.document is None:
         return opened
-    if dialect.generation == "V1" and opened.proto.layer and not opened.proto.layers and not _errors(opened):
-        try:
-            return translated(opened, dialect, exact=True)
-        except InspectorError:
-            pass  # it could not: the parser says so
     proto = type(opened.proto)()
     proto.CopyFrom(opened.proto)
     findings = _understood(opened, proto, dialect)
@@ -49,10 +41,6 @@ def read(opened: Opened, dialect: Dialect) -> Opened:
         findings.append(_unknown(opened, path, message_type, field, dialect))
     findings.sort(key=lambda finding: (finding.where.line, finding.where.column) if finding.where else (0, 0))
     return replace(opened, proto=proto, findings=findings)
-
-
-def _errors(opened: Opened) -> bool:
-    return any(finding.severity == "error" for finding in opened.findings)
 
 
 def _understood(opened: Opened, proto: Any, dialect: Dialect) -> list[Finding]:
@@ -121,22 +109,17 @@ def _behind(opened: Opened, where: Position | None, pattern: str) -> str:
 # ---- writing for an older version
 
 
-def translated(
-    opened: Opened, dialect: Dialect, phase: int = TEST, level: int = 0, stages: Sequence[str] = (), *, exact: bool = False
-) -> Opened:
+def translated(opened: Opened, dialect: Dialect, phase: int = TEST, level: int = 0, stages: Sequence[str] = ()) -> Opened:
     """An opened net as a version would have had it. Raises InspectorError for what that version could not say."""
-    proto = to_version(opened.proto, dialect, phase, level, stages, exact=exact)
+    proto = to_version(opened.proto, dialect, phase, level, stages)
     return replace(opened, proto=proto, document=None, locate=lambda path: None, findings=[])
 
 
-def to_version(
-    proto: Any, dialect: Dialect, phase: int = TEST, level: int = 0, stages: Sequence[str] = (), *, exact: bool = False
-) -> Any:
+def to_version(proto: Any, dialect: Dialect, phase: int = TEST, level: int = 0, stages: Sequence[str] = ()) -> Any:
     """A NetParameter of any generation in the one that a version had: inputs, multipliers and settings in their old places.
 
     A net that the version could read comes back as it is. Where it had no rules for layers, the net is that of the phase, level
-    and stages. Raises InspectorError that names the layer and what the version lacked; with `exact` also where the net could only
-    be said in part: a loss without its top, layers without their rules.
+    and stages. Raises InspectorError that names the layer and what the version lacked.
     """
     if _readable(proto, dialect):
         out = caffe_pb2.NetParameter()
@@ -146,9 +129,6 @@ def to_version(
     if draft.refusals:
         raise draft.refusals[0]
     if not _has_rules(dialect):
-        ruled = next((layer for layer in draft.proto.layer if layer.include or layer.exclude), None)
-        if exact and ruled is not None:
-            _refuse(ruled, dialect, "layers had no rules")
         draft = phases.select(replace(draft, proto=phases.set_state(draft.proto, phase, level, stages)))
     source = draft.proto
     out = caffe_pb2.NetParameter()
@@ -165,7 +145,7 @@ def to_version(
             _check_type(layer, dialect)
             out.layer.add().CopyFrom(layer)
         else:
-            _Translation(layer, dialect, _read_by_others(source, layer), exact=exact).into(out.layers.add())
+            _Translation(layer, dialect, _read_by_others(source, layer)).into(out.layers.add())
     if dialect.generation == "V0":
         for v1 in out.layers:
             _to_v0(v1, dialect)
@@ -224,9 +204,8 @@ _FILLERS = {"constant", "gaussian", "positive_unitball", "uniform", "xavier"}
 class _Translation:
     """One LayerParameter into a V1LayerParameter of a version."""
 
-    def __init__(self, layer: Any, dialect: Dialect, read_later: set[str], *, exact: bool = False) -> None:
+    def __init__(self, layer: Any, dialect: Dialect, read_later: set[str]) -> None:
         self.layer = layer
-        self.exact = exact
         self.dialect = dialect
         self.read_later = read_later  # blobs that other layers read
         self.fields = dialect.schema.get("V1LayerParameter") if dialect.generation == "V1" else None  # all where V0 comes later
@@ -266,7 +245,7 @@ class _Translation:
         """A loss had no top before it could have a weight; one that nobody reads is left out."""
         tops = list(self.layer.top)
         if self.dialect.edition.tops.get(self.layer.type) == 0:
-            needed = [top for top in tops if self.exact or top in self.read_later]
+            needed = [top for top in tops if top in self.read_later]
             if needed:
                 self.refuse(f"a loss had no top, and this one makes '{needed[0]}'")
             return []

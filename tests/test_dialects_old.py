@@ -428,11 +428,15 @@ def test_layers_of_the_other_phase_go_where_there_were_no_rules() -> None:
     proto = opening.text(text).proto
     assert [layer.name for layer in translate.to_version(proto, dialect.load("rc")).layers] == ["a", "b"]
     assert [layer.name for layer in translate.to_version(proto, dialect.load("v0.999"), phase=0).layers] == ["a"]
-    with pytest.raises(InspectorError, match="layers had no rules"):
-        translate.to_version(proto, dialect.load("v0.999"), exact=True)
 
 
-def test_todays_deploy_net_is_read_as_v1_layers_and_others_are_not() -> None:
+def test_todays_nets_are_refused_as_that_parser_did_unless_translated(tmp_path: Path) -> None:
+    modern = tmp_path / "deploy.prototxt"
+    modern.write_text((ROOT / "models" / "caffenet" / "deploy.prototxt").read_text())
+    result = CliRunner().invoke(main, ["log", str(modern), "--dialect", "rc"])
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1].startswith("F upgrade_proto.cpp:571] Check failed: ReadProtoFromTextFile")
+    assert CliRunner().invoke(main, ["log", str(modern), "--dialect", "rc", "--translate"]).exit_code == 0
     result = CliRunner().invoke(main, ["log", "resnet50", "--dialect", "rc"])
     assert result.exit_code == 1
     assert result.stdout.splitlines()[-1].startswith("F upgrade_proto.cpp:571] Check failed: ReadProtoFromTextFile")
