@@ -368,7 +368,12 @@ class Net:
         return writing(self)
 
     def reshape(self, **inputs: Shape) -> None:
-        """Run the same net, with the same parameters, on other input shapes."""
+        """Run the same net, with the same parameters, on other input shapes.
+
+        Raises InspectorError for a name that is no blob, and for shapes that do not go through the net or change a parameter's.
+        """
+        for name in inputs:
+            self.blob(name)
         given = {**self.given, **{name: tuple(int(size) for size in shape) for name, shape in inputs.items()}}
         graph = self._build(given)
         if graph.error is not None:

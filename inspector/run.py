@@ -96,6 +96,10 @@ class Executor:
                 raise InspectorError(f"the net has no layer '{name}'", code="no-such-layer", remedy="see summary for the layers")
         first = names.index(start) if start is not None else 0
         last = names.index(end) if end is not None else len(names) - 1
+        if last < first:
+            raise InspectorError(
+                f"layer '{end}' comes before layer '{start}'", code="no-such-layer", remedy="name the earlier first"
+            )
         return self.graph.nodes[first : last + 1]
 
     def _step(self, node: Node) -> None:
@@ -242,11 +246,15 @@ def _refit(node: Node, shapes: list[Shape]) -> None:
 
 def _fed(blob: Blob, value: Any, shape: Shape | None) -> np.ndarray:
     """An array that the caller gives for a blob, as float32; its shape must be the blob's."""
-    array = np.asarray(value, dtype=np.float32, order="C")
+    try:
+        array = np.asarray(value, dtype=np.float32, order="C")
+    except (TypeError, ValueError) as error:
+        raise InspectorError(f"what is given for blob '{blob.name}' is no array of numbers: {error}", code="fed-type") from error
     if shape is not None and array.shape != shape:
+        settled = blob.maker is not None and not blob.maker.layer.data
         raise InspectorError(
             f"blob '{blob.name}' is {shape_text(shape)}, and the array given is {shape_text(array.shape)}",
             code="fed-shape",
-            remedy=f"call net.reshape({blob.name}={array.shape}) first",
+            remedy="" if settled else f"call net.reshape({blob.name}={array.shape}) first",
         )
     return array

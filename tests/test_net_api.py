@@ -72,6 +72,10 @@ def test_a_run_can_start_in_the_middle_and_stop_early() -> None:
     np.testing.assert_allclose(again["fc"] - bias, 2 * (whole["fc"] - bias), rtol=1e-5, atol=1e-6)
     with pytest.raises(inspector.InspectorError, match="no layer 'relu'"):
         net.forward(start="relu", data=x)
+    with pytest.raises(inspector.InspectorError, match="'conv1' comes before layer 'relu1'"):
+        net.forward(start="relu1", end="conv1", data=x)
+    with pytest.raises(inspector.InspectorError, match=r"'data'.*no array of numbers"):
+        net.forward(data=[[1, 2], [3]])
 
 
 def test_parameters_are_writable_in_place_and_by_assignment() -> None:
@@ -96,6 +100,8 @@ def test_another_batch_keeps_the_parameters() -> None:
     np.testing.assert_allclose(net.forward(data=x[:1])["fc"], before[:1], rtol=1e-5)
     with pytest.raises(inspector.InspectorError, match="fc"):
         net.reshape(data=(1, 3, 7, 5))  # fc's weights would not fit
+    with pytest.raises(inspector.InspectorError, match=r"no blob 'date'.*'data'"):
+        net.reshape(date=(1, 3, 6, 5))
 
 
 def test_gradients_of_inputs_named_blobs_and_shared_parameters() -> None:
