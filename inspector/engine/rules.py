@@ -130,7 +130,8 @@ def _islands(plan: Plan, steps: list[Step]) -> list[list[Step]]:
 def _pays_alone(step: Step) -> bool:
     """Whether the step is so much quicker with its tuned kernel that it may change the layout of its input and output.
 
-    Of filters, those with a stride, those with a filter for each channel, and those whose columns would leave the cache.
+    Of filters, those with a stride or with columns that would leave the cache; of those with a filter for each channel, those
+    without a stride.
     """
     layer, shape = step.node.layer, _shape(step.inputs[0])
     if isinstance(layer, InnerProduct):
@@ -139,8 +140,10 @@ def _pays_alone(step: Step) -> bool:
         return False
     _, window = layer.window(shape)
     columns = count(_shape(step.outputs[0])[2:]) * shape[1] * count(window.kernel)
-    own = layer.proto.convolution_param.group == shape[1] > 1
-    return own or (not layer.transposed and window.kernel != (1, 1) and (max(window.stride) > 1 or columns > MUCH))
+    strided = max(window.stride) > 1
+    if layer.proto.convolution_param.group == shape[1] > 1:
+        return layer.transposed or not strided
+    return not layer.transposed and window.kernel != (1, 1) and (strided or columns > MUCH)
 
 
 def _tuned(step: Step) -> str | None:
