@@ -5,6 +5,7 @@ A new command is a module of this package with a click command in it, and a row 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -32,7 +33,10 @@ COMMANDS = {
     "check": ("cli.check:check", "Find everything that is wrong with a net, each finding with its place and remedy."),
     "explain": ("cli.explain:explain", "Explain a CODE, or one LAYER of a MODEL; without arguments list the codes."),
     "weights": ("cli.weights:weights", "Look into a file of weights: statistics, filters, arrays."),
-    "compare": ("cli.compare:compare", "Say what differs between A and B: nets by meaning, files of weights by value, a net and weights by what fits."),
+    "compare": (
+        "cli.compare:compare",
+        "Say what differs between A and B: nets by meaning, files of weights by value, a net and weights by what fits.",
+    ),
     "draw": ("cli.draw:draw", "Draw the graph of a net: shapes on edges, in-place layers stacked on their maker, blocks folded."),
     "dfd": ("cli.dfd:dfd", "Draw what one stage does to its data: blobs with their sizes, each operation with its settings."),
     "view": ("cli.view:view", "Show a net in the browser: graph, table, search, and all about a layer."),
@@ -50,6 +54,7 @@ COMMANDS = {
 }
 TROUBLE = 2
 INTERRUPTED, CLOSED = 130, 141  # what a shell makes of Ctrl-C and of a closed pipe
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # where stdout goes nothing more can be written
 
 
 class Closed(Exception):
@@ -124,6 +129,13 @@ class Commands(click.Group):
         except (BrokenPipeError, Closed):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that nothing is left to be said at exit
             status = CLOSED
+        except OSError as error:
+            if error.errno not in FULL or error.filename is not None:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            message = f"cannot write the output: {(error.strerror or str(error)).lower()}"
+            show.error(InspectorError(message, code="file", remedy="make room"))
+            status = TROUBLE
         sys.exit(status if isinstance(status, int) else 0)
 
 

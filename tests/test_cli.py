@@ -177,6 +177,16 @@ def test_closed_pipes_are_quiet(arguments: list[str]) -> None:
     assert (answer.returncode, answer.stderr) == (141, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk as Linux imitates it")
+@pytest.mark.parametrize("arguments", [["summary", "lenet"], ["draw", "lenet"], ["summary", "lenet", "--format", "csv"]])
+def test_a_full_disk_is_trouble(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "inspector", *arguments]
+    with Path("/dev/full").open("w") as full:
+        answer = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    said = "alexinspect: error: cannot write the output: no space left on device; make room\n"
+    assert (answer.returncode, answer.stderr) == (2, said)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="pipes and signals as POSIX has them")
 def test_ctrl_c_is_quiet() -> None:
     code = """

@@ -752,3 +752,11 @@ def test_a_missing_library_is_an_error_that_names_its_extra(
 def test_reading_an_lmdb_needs_no_library(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lmdb", None)
     assert look(data_layer(database), TEST).shapes == {"d": (2, 3, HEIGHT, WIDTH), "l": (2,)}
+
+
+def test_an_image_is_no_list(tmp_path: Path) -> None:
+    from inspector.sources.images import read_list
+
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
+    with pytest.raises(UnreadableError, match="this is a PNG image"):
+        read_list(tmp_path / "x.png")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UnreadableError
 from ..files import read_bytes
+from ..foreign import HEAD, recognise
 from ..layers import Shape
 from ..layers.base import int32
 from ..lazy import np
@@ -30,10 +31,13 @@ _NUMBER = re.compile(r"\s*([+-]?\d+)")
 def read_list(path: Path) -> list[tuple[str, int]]:
     """Paths and labels of an image list; blank lines do not count. A label that is no number is 0, as atoi has it.
 
-    Raises UnreadableError if the file cannot be read or lists nothing.
+    Raises UnreadableError if the file cannot be read, is something else than a list, or lists nothing.
     """
     items = []
-    for line in read_bytes(path).decode("utf-8", "surrogateescape").split("\n"):
+    data = read_bytes(path)
+    if data and (verdict := recognise(data[:HEAD], len(data))):
+        raise UnreadableError(f"'{path}': {verdict}", code="broken-source")
+    for line in data.decode("utf-8", "surrogateescape").split("\n"):
         line = line.removesuffix("\r")
         name, blank, label = line.rpartition(" ")
         if not line.strip():
