@@ -60,7 +60,8 @@ def _lines(figures: Mapping[str, Any]) -> Iterator[str]:
                 yield ""
                 yield f"## Batch {batch}, {cores}: CPU ms{'' if threads == 1 else ' / wall ms'} of one forward"
                 yield ""
-                yield "Median (quartiles)."
+                waiting = " CPU time counts spinning, too: OpenBLAS's threads spin while other work holds the core of one of them."
+                yield f"Median (quartiles{' of CPU time' if threads > 1 else ''}).{waiting if threads > 1 else ''}"
                 yield ""
                 yield from _times(chosen, wall=threads > 1)
             if chosen and threads == 1:
