@@ -163,13 +163,10 @@ def _blas() -> Iterator[Fact]:
     """What NumPy multiplies matrices with, and for which processor it takes this one."""
     if _version("numpy") is None:
         return
-    import numpy as np
+    from inspector import blas
 
-    built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    text = f"{built['name']} {built['version']}"
-    if find_spec("threadpoolctl"):
-        from threadpoolctl import threadpool_info
-
-        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-        text += "".join(f", {pool['num_threads']} threads, kernels for {pool.get('architecture', '?')}" for pool in pools)
-    yield Fact("blas", text)
+    facts = blas.describe()
+    text = f"{facts['name']} {facts['version']}"
+    if facts["kernels"]:
+        text += f", kernels for {facts['kernels']}, {facts['threads']} threads"
+    yield Fact("blas", f"{text}, {facts['gflops']:.0f} GFLOP/s, copies {facts['copy_gb_per_s']:.0f} GB/s", remedy=facts["hint"])

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from inspector import blas
 from inspector._version import __version__
 from inspector.errors import InspectorError
 
@@ -115,6 +116,7 @@ class Commands(click.Group):
         run: Callable[[], Any] = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
         if not standalone_mode:
             return run()
+        blas.prepare()  # before anything imports NumPy
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def prepare(environment: MutableMapping[str, str] | None = None) -> bool:
     Works only before NumPy is first imported, so programs call it as they start; a library must not. Returns whether it did.
     """
     environment = os.environ if environment is None else environment
-    if VARIABLE in environment or platform.machine() not in ("x86_64", "AMD64"):
+    if VARIABLE in environment or not CPUINFO.exists():
         return False
     try:
         with CPUINFO.open(encoding="ascii", errors="replace") as file:
