@@ -43,6 +43,19 @@ def test_boxes_stand_apart_inside_the_picture_and_edges_run_forward(name: str, s
     assert all(getattr(drawn.boxes[e.start], along) < getattr(drawn.boxes[e.end], along) for e in drawn.edges)
 
 
+def test_an_in_place_layer_that_reads_from_behind_its_maker_stands_alone() -> None:
+    net = inspector.loads("""
+        layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 6 dim: 8 dim: 9 } } }
+        layer { name: "slice" type: "Slice" bottom: "data" top: "a" top: "b" }
+        layer { name: "conv" type: "Convolution" bottom: "a" top: "s" convolution_param { num_output: 3 kernel_size: 1 } }
+        layer { name: "relu" type: "ReLU" bottom: "s" top: "s" }
+        layer { name: "add" type: "Eltwise" bottom: "b" bottom: "s" top: "b" }
+    """)
+    drawn = scene(net)
+    assert [[row.name for row in box.rows] for box in drawn.boxes] == [["data"], ["slice"], ["conv", "relu"], ["add"]]
+    assert all(drawn.boxes[edge.start].y < drawn.boxes[edge.end].y for edge in drawn.edges)
+
+
 @st.composite
 def graphs(draw: st.DrawFn) -> tuple[list[tuple[float, float]], list[tuple[int, int]]]:
     count = draw(st.integers(1, 25))

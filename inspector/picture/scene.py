@@ -109,7 +109,9 @@ def _boxes(blocks: Sequence[Sequence[Row]]) -> tuple[list[Box], list[Edge]]:
     for block in blocks:
         block = list(block)
         first = block[0]
-        stack = len(block) == 1 and bool(first.tops) and all(top.in_place for top in first.tops) and first.reads[0] in maker
+        in_place = len(block) == 1 and bool(first.tops) and all(top.in_place for top in first.tops)
+        # what reads from elsewhere too stands alone: the rest may come from behind the maker
+        stack = in_place and len({maker.get(blob) for blob in first.reads}) == 1 and first.reads[0] in maker
         if stack and not boxes[maker[first.reads[0]]].folded and boxes[maker[first.reads[0]]].rows:
             here = maker[first.reads[0]]
             boxes[here].rows.append(first)
