@@ -78,9 +78,8 @@ def train(
         finally:
             training.close()
             _write(curves, solver, csv, plot)
-    for name in ("snapshot_diff", "debug_info"):
-        if getattr(training.proto, name):
-            show.remark(f"the solver's {name} has no effect here")
+    if training.proto.debug_info:
+        show.remark("the solver's debug_info has no effect here")
     if training.stopped:
         show.remark(f"stopped after {training.solver.iteration} iterations")
 

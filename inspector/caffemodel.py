@@ -859,11 +859,17 @@ def _open_hdf5_state(path: FilePath) -> StoredState:
 Values = Any  # a NumPy array or a StoredBlob, whose values are read only when they are written
 
 
-def write_model(path: FilePath, proto: Any, arrays: Mapping[str, Sequence[Values | None]]) -> None:
+def write_model(
+    path: FilePath,
+    proto: Any,
+    arrays: Mapping[str, Sequence[Values | None]],
+    diffs: Mapping[str, Sequence[np.ndarray]] | None = None,
+) -> None:
     """Write weights that Caffe reads: `proto` (today's `layer` fields) with `arrays` by layer name, one per parameter blob.
 
-    A name that ends in .h5 gives the HDF5 form: by that Caffe tells it, too. There None leaves out a parameter that another layer
-    owns. Values go to the file one blob at a time, and the file appears when it is complete. Raises InspectorError.
+    `diffs` are gradients to be stored beside them, as many. A name that ends in .h5 gives the HDF5 form: by that Caffe tells it,
+    too. There None leaves out a parameter that another layer owns, whose diff is written all the same. Values go to the file one
+    blob at a time, and the file appears when it is complete. Raises InspectorError.
     """
     names = [layer.name for layer in proto.layer]
     unknown = [name for name in arrays if name not in names]
@@ -871,7 +877,7 @@ def write_model(path: FilePath, proto: Any, arrays: Mapping[str, Sequence[Values
         message = f"values are given for layer '{unknown[0]}', which the net has not"
         raise InspectorError(message, code="no-such-layer", layers=unknown)
     if os.fspath(path).endswith(".h5"):
-        _write_hdf5_model(path, names, arrays)
+        _write_hdf5_model(path, names, arrays, diffs)
         return
     head = type(proto)()
     head.CopyFrom(proto)
@@ -881,7 +887,9 @@ def write_model(path: FilePath, proto: Any, arrays: Mapping[str, Sequence[Values
         layer = type(source)()
         layer.CopyFrom(source)
         layer.ClearField("blobs")
-        blobs = [part for value in arrays.get(source.name, ()) for part in _encoded(7, value)]
+        values = arrays.get(source.name, ())
+        beside = (diffs or {}).get(source.name) or [None] * len(values)
+        blobs = [part for value, diff in zip(values, beside, strict=True) for part in _encoded(7, value, diff)]
         settings = layer.SerializeToString()
         parts += [_tagged(100, len(settings) + _size(blobs)), settings, *blobs]
     _write(path, parts)
@@ -910,8 +918,8 @@ def _tagged(number: int, length: int) -> bytes:
     return _varint(number << 3 | LENGTH) + _varint(length)
 
 
-def _encoded(number: int, value: Values | None) -> list[bytes | Values]:
-    """A BlobProto as field `number`: its head, then the value itself, to be written when its turn comes."""
+def _encoded(number: int, value: Values | None, diff: Values | None = None) -> list[bytes | Values]:
+    """A BlobProto as field `number`: its head, then the value itself, to be written when its turn comes; then the diff likewise."""
     if value is None:
         raise InspectorError("a parameter without values can be left out only in HDF5", code="missing-values")
     sizes = b"".join(map(_varint, value.shape))
@@ -919,7 +927,8 @@ def _encoded(number: int, value: Values | None) -> list[bytes | Values]:
     count = math.prod(value.shape)
     # Blob::ToProto gives a scalar no shape at all
     head = (_tagged(7, len(shape)) + shape if value.shape else b"") + _tagged(5, 4 * count)
-    return [_tagged(number, len(head) + 4 * count) + head, value]
+    rest = [value] if diff is None else [value, _tagged(6, 4 * count), diff]
+    return [_tagged(number, len(head) + _size(rest)) + head, *rest]
 
 
 def _size(parts: Sequence[bytes | Values]) -> int:
@@ -953,7 +962,12 @@ def replacing_hdf5(path: FilePath) -> Iterator[h5py.File]:
             raise InspectorError(f"cannot write '{os.fspath(path)}': {error}", code="file") from None
 
 
-def _write_hdf5_model(path: FilePath, names: Sequence[str], arrays: Mapping[str, Sequence[Values | None]]) -> None:
+def _write_hdf5_model(
+    path: FilePath,
+    names: Sequence[str],
+    arrays: Mapping[str, Sequence[Values | None]],
+    diffs: Mapping[str, Sequence[np.ndarray]] | None,
+) -> None:
     for name in names:
         if "/" in name or not name or names.count(name) > 1:
             why = "a slash separates groups" if "/" in name else "each layer needs a name of its own"
@@ -966,6 +980,13 @@ def _write_hdf5_model(path: FilePath, names: Sequence[str], arrays: Mapping[str,
             for index, value in enumerate(arrays.get(name, ())):
                 if value is not None:
                     group.create_dataset(str(index), data=_floats(value))
+        if diffs is None:
+            return
+        beside = file.create_group("diff")
+        for name in names:
+            group = beside.create_group(name)
+            for index, diff in enumerate(diffs.get(name, ())):
+                group.create_dataset(str(index), data=_floats(diff))
 
 
 def _write_hdf5_state(path: FilePath, iteration: int, learned_net: str, current_step: int, history: Sequence[Values]) -> None:

@@ -79,7 +79,10 @@ class Solver:
             return f32(POLICIES[proto.lr_policy](proto, self.iteration, self.step)), said
 
     def apply(self, params: Sequence[Learned]) -> list[Event]:
-        """One update of all parameters (SGDSolver::ApplyUpdate); what Caffe says on the way. The caller counts the iteration."""
+        """One update of all parameters (SGDSolver::ApplyUpdate); what Caffe says on the way. The caller counts the iteration.
+
+        With `snapshot_diff` the gradients are then what was subtracted, which is what a snapshot keeps of them.
+        """
         rate, said = self.rate()
         if self.proto.display and self.iteration % self.proto.display == 0:
             said.append(Event("train-rate", {"iteration": self.iteration, "rate": float(rate)}))
@@ -91,7 +94,10 @@ class Solver:
             local = f32(self.proto.weight_decay) * f32(param.decay_mult)
             if local:
                 param.diff += local * decay(param.data)
-            param.data -= self.update(i, param.diff, rate * f32(param.lr_mult))
+            update = self.update(i, param.diff, rate * f32(param.lr_mult))
+            param.data -= update
+            if self.proto.snapshot_diff:
+                param.diff[...] = update
         return said
 
     def _clip(self, params: Sequence[Learned]) -> list[Event]:

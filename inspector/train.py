@@ -189,6 +189,7 @@ class Training:
         self.solver = solver.create(self.proto, [param.shape for param in self.train.learned()])
         self._losses: list[np.float32] = []
         self._smoothed = f32(0)
+        self._updates: dict[Param, np.ndarray] = {}  # by which the last iteration changed them, with snapshot_diff
         self.stopped = False
         if snapshot is not None:
             self._said.append(Event("train-resume", {"file": snapshot}))
@@ -311,10 +312,18 @@ class Training:
         model, state = self._file(".caffemodel" + ending), self._file(".solverstate" + ending)
         yield Event("train-snapshot-hdf5" if hdf5 else "train-snapshot", {"file": model, "form": form})
         net = self.train.net
-        write_model(model, built_proto(net), net.weights.by_layer(shared=not hdf5))
+        write_model(model, built_proto(net), net.weights.by_layer(shared=not hdf5), self._diffs())
         yield Event("train-snapshot-state-hdf5" if hdf5 else "train-snapshot-state", {"file": state, "form": form})
         own = self.solver
         write_state(state, iteration=own.iteration, learned_net=model, current_step=own.step, history=own.history)
+
+    def _diffs(self) -> dict[str, list[np.ndarray]] | None:
+        """The last update by layer, where the solver wants it kept; before the first it is 0."""
+        if not self.proto.snapshot_diff:
+            return None
+        last = self._updates or {param: np.zeros(param.shape, f32) for param in self.train.learned()}
+        nodes = self.train.net.graph.nodes
+        return {node.name: [last[param.owner].reshape(param.shape) for param in node.params] for node in nodes if node.params}
 
     def _restore(self, path: str) -> None:
         """Iteration, step, history and the weights that a solverstate names (SGDSolver::RestoreSolverState...)."""
@@ -399,6 +408,8 @@ class Training:
                 yield from _scores("train-output", self.train.outputs())
                 clock, shown = time.perf_counter(), own.iteration
             weights = self.train.net.weights
+            if proto.snapshot_diff:
+                self._updates = dict(zip(self.train.learned(), diffs, strict=True))
             yield from own.apply(
                 [
                     solver.Learned(weights[param], diff, param.lr_mult, param.decay_mult)

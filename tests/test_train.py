@@ -206,6 +206,23 @@ def test_a_snapshot_on_request(work: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
+@pytest.mark.parametrize("rule", ["SGD", "Adam"])
+def test_a_snapshot_keeps_the_last_update(work: Path, rule: str, form: str) -> None:
+    """With snapshot_diff: what was subtracted from the parameters on the way there."""
+    changes = ["snapshot=1", "snapshot_diff=true", f"snapshot_format={form}", f"type={rule}"]
+    trained(work / "solver.prototxt", changes=changes)
+    ending = ".h5" if form == "HDF5" else ""
+    before = arrays(work / f"snap_iter_3.caffemodel{ending}")
+    layers = caffemodel.open_weights(work / f"snap_iter_4.caffemodel{ending}").layers
+    found = {f"{layer.name}:{blob.index}": (blob.read(), blob.diff()) for layer in layers for blob in layer.blobs}
+    assert found.keys() == before.keys() == {"ip:0", "ip:1"}
+    for name, (value, diff) in found.items():
+        assert diff is not None
+        assert np.abs(diff).max() > 1e-4
+        np.testing.assert_allclose(before[name] - value, diff, rtol=1e-3, atol=1e-6)
+
+
 def test_several_test_nets_with_states_of_their_own(work: Path) -> None:
     (work / "solver.prototxt").write_text(
         SOLVER + 'test_iter: 2 test_state { } test_state { stage: "plain" } test_compute_loss: true'
