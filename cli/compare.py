@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,13 +13,22 @@ from inspector.tables import Column
 from . import options, show
 from .options import How
 
-OUTCOME = (
-    Column("layer", style="name"),
-    Column("type", style="type"),
-    Column("top"),
-    Column("apart", right=True),
-    Column("relative", right=True),
+if TYPE_CHECKING:
+    from inspector import Net
+    from inspector.compare import BlobOutcome, Difference
+
+NAME, APART, RELATIVE = Column("layer", style="name"), Column("apart", right=True), Column("relative", right=True)
+DIFFERENCE = (Column("kind", style="type"), NAME, Column("what"), Column("A"), Column("B"), Column("follows"))
+BLOB = (
+    Column("blob", style="name"),
+    Column("shape", style="shape"),
+    Column("verdict"),
+    Column("values apart", right=True),
+    Column("largest", right=True),
+    RELATIVE,
 )
+FIT = (NAME, Column("outcome"), Column("why"))
+OUTCOME = (NAME, Column("type", style="type"), Column("top"), APART, RELATIVE)
 
 
 @click.command()
@@ -31,7 +41,7 @@ OUTCOME = (
 @click.option("--rtol", type=float, default=None, help="Relative tolerance of values: 0 for weights, 1e-5 for --run.")
 @click.option("--atol", type=float, default=None, help="Absolute tolerance of values: 0 for weights, 1e-6 for --run.")
 @click.option("--all", "everything", is_flag=True, help="With --run, show every layer and not only the first that differs.")
-@options.form("table", "json")
+@options.form("table", "json", "csv", "markdown")
 @options.color
 def compare(a: str, b: str, how: How, form: str, image: str | None, **rest: Any) -> int:
     """Say what differs between A and B: nets by meaning, files of weights by value, a net and weights by what fits.
@@ -45,57 +55,88 @@ def compare(a: str, b: str, how: How, form: str, image: str | None, **rest: Any)
         from inspector.caffemodel import open_weights
         from inspector.compare import weights
 
-        return _show(weights(open_weights(a), open_weights(b), rest["rtol"] or 0.0, rest["atol"] or 0.0), form)
+        return _blobs(weights(open_weights(a), open_weights(b), rest["rtol"] or 0.0, rest["atol"] or 0.0), form)
     if any(binary):
         net, file = (b, a) if binary[0] else (a, b)
         return _fit(how.open(net), file, form)
     from inspector.compare import nets
 
-    return _show(nets(how.open(a), how.open(b)), form)
+    return _nets(nets(how.open(a), how.open(b)), form)
 
 
-def _show(differences: list[Any], form: str) -> int:
+def _nets(differences: list[Difference], form: str) -> int:
+    data = [difference.to_dict() for difference in differences]
     if form == "json":
-        show.json({"same": not differences, "differences": [difference.to_dict() for difference in differences]})
-        return 1 if differences else 0
-    causes = [difference for difference in differences if not difference.follows]
-    lines = [str(difference) for difference in causes]
-    follow = [difference for difference in differences if difference.follows]
-    if follow:
-        lines.append(f"what follows from it: {len(follow)} shapes")
-        lines += [f"  {difference}" for difference in follow]
-    show.lines(lines or ["same"])
+        show.json({"same": not differences, "differences": data})
+    elif form != "table":
+        names = ("kind", "layer", "what", "a", "b", "follows")
+        show.rows(form, names, DIFFERENCE, [[_cell(row[name]) for name in names] for row in data])
+    else:
+        lines = [str(difference) for difference in differences if not difference.follows]
+        follow = [difference for difference in differences if difference.follows]
+        if follow:
+            lines.append(f"what follows from it: {len(follow)} shapes")
+            lines += [f"  {difference}" for difference in follow]
+        show.lines(lines or ["same"])
     return 1 if differences else 0
 
 
-def _fit(net: Any, file: str, form: str) -> int:
+def _cell(value: Any) -> str:
+    """A setting, name, shape or list of them as the text of a cell; nothing for what is not there."""
+    if isinstance(value, (tuple, list)):
+        return ("x" if isinstance(value, tuple) else ", ").join(map(str, value))
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _blobs(outcomes: list[BlobOutcome], form: str) -> int:
+    from inspector.sheet import Sheet
+
+    different = sum(not outcome.same for outcome in outcomes)
+    data = {"same": not different, "blobs": [asdict(outcome) for outcome in outcomes]}
+    names = ("blob", "shape", "verdict", "apart", "largest", "relative")
+    cells = [[f"{o.layer}[{o.index}]", _shapes(o), o.verdict, o.apart, _figure(o.largest), _figure(o.relative)] for o in outcomes]
+    verdict = f"{different} of {len(outcomes)} blobs" if different else f"all {len(outcomes)} blobs"
+    show.sheet(form, data, Sheet(names, BLOB, cells, notes=[("differ" if different else "same", verdict)]))
+    return 1 if different else 0
+
+
+def _shapes(outcome: BlobOutcome) -> str:
+    """The blob's shape; both where it is another one, and not only written with ones in front as old files do."""
+    shapes = (outcome.a, outcome.b) if outcome.verdict == "reshaped" else (outcome.b or outcome.a,)
+    return " -> ".join(map(_cell, shapes))
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _fit(net: Net, file: str, form: str) -> int:
     from inspector.caffemodel import open_weights
     from inspector.weights import match
 
     matching = match(net.graph, open_weights(file))
     differs = bool(matching.mismatches or matching.missing)
+    cells = [[finding.layer, "mismatch", finding.message] for finding in matching.mismatches]
+    cells += [[name, "missing", "gets nothing from the file"] for name in matching.missing]
+    cells += [[name, "ignored", "in the file only"] for name in matching.ignored]
+    cells += [[name, "copied", ""] for name in matching.copied]
     if form == "json":
         mismatches = [str(finding) for finding in matching.mismatches]
-        show.json(
-            {
-                "same": not differs,
-                "copied": matching.copied,
-                "ignored": matching.ignored,
-                "missing": matching.missing,
-                "mismatches": mismatches,
-            }
-        )
-        return int(differs)
-    lines = [str(finding) for finding in matching.mismatches]
-    lines += [f"{name}: gets nothing from the file" for name in matching.missing]
-    lines += [f"{name}: in the file only, ignored" for name in matching.ignored]
-    show.lines([*lines, f"{len(matching.copied)} layers fit" if differs else f"fits: {len(matching.copied)} layers"])
+        found = {"copied": matching.copied, "ignored": matching.ignored, "missing": matching.missing, "mismatches": mismatches}
+        show.json({"same": not differs, **found})
+    elif form != "table":
+        show.rows(form, ("layer", "outcome", "why"), FIT, cells)
+    else:
+        lines = [str(finding) for finding in matching.mismatches]
+        lines += [f"{name}: gets nothing from the file" for name in matching.missing]
+        lines += [f"{name}: in the file only, ignored" for name in matching.ignored]
+        show.lines([*lines, f"{len(matching.copied)} layers fit" if differs else f"fits: {len(matching.copied)} layers"])
     return int(differs)
 
 
 def _run(
-    net_a: Any,
-    net_b: Any,
+    net_a: Net,
+    net_b: Net,
     image: str,
     form: str,
     *,
@@ -122,18 +163,20 @@ def _run(
             break
     if not compared:
         raise InspectorError("the two nets have no layer name in common", code="nothing-in-common")
-    cells = [[o.layer, o.type, o.top, f"{o.largest:.3g}", f"{o.relative:.3g}"] for o in found]
+    names = ("layer", "type", "top", "largest", "relative")
     if form == "json":
-        rows = [dict(zip(("layer", "type", "top", "largest", "relative"), row, strict=True)) for row in cells]
+        rows = [{name: getattr(outcome, name) for name in names} for outcome in found]
         show.json({"same": first is None, "first": first.layer if first else None, "compared": compared, "outcomes": rows})
-    else:
-        if cells:
-            show.rows("table", [], OUTCOME, cells)
+        return 1 if first else 0
+    if found or form != "table":
+        cells = [[o.layer, o.type, o.top, _figure(o.largest), _figure(o.relative)] for o in found]
+        show.rows(form, names, OUTCOME, cells)
+    if form == "table":
         show.lines([f"first difference in layer '{first.layer}'" if first else f"same: {compared} tops agree"])
     return 1 if first else 0
 
 
-def _inputs(net_a: Any, net_b: Any, image: str) -> dict[str, Any]:
+def _inputs(net_a: Net, net_b: Net, image: str) -> dict[str, Any]:
     """Arrays for the inputs: those of a .npz, or one image for the first input; both nets are reshaped to what they get."""
     import numpy as np
 

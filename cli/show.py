@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -97,13 +98,26 @@ def remark(text: str) -> None:
 
 
 def json(data: Any) -> None:
-    """Data as JSON, indented; shapes and other short lists on one line."""
-    import re
+    """Data as JSON, indented; shapes and other lists of numbers on one line. What is not finite, which JSON lacks, is null."""
+    click.echo(_json(data, "\n"))
+
+
+def _json(data: Any, line: str) -> str:
+    """JSON text; `line` begins a new line at the present indentation."""
     from json import dumps
 
-    text = dumps(data, indent=2, ensure_ascii=False)
-    short = re.compile(r"\[\s+((?:-?[0-9.]+,?\s*)+)\]")
-    click.echo(short.sub(lambda match: "[" + " ".join(match[1].split()) + "]", text))
+    if isinstance(data, float) and not isfinite(data):
+        return "null"
+    deeper = line + "  "
+    if isinstance(data, dict) and data:
+        items = (f"{deeper}{dumps(str(key), ensure_ascii=False)}: {_json(value, deeper)}" for key, value in data.items())
+        return f"{{{','.join(items)}{line}}}"
+    if isinstance(data, (list, tuple)) and data:
+        cells = [_json(value, deeper) for value in data]
+        if all(value is None or isinstance(value, (int, float)) for value in data):
+            return f"[{', '.join(cells)}]"
+        return f"[{','.join(deeper + cell for cell in cells)}{line}]"
+    return dumps(data, ensure_ascii=False)
 
 
 def csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

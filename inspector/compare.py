@@ -24,9 +24,9 @@ _IDENTITY = frozenset({"name", "type", "bottom", "top", "blobs", "phase"})
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that differs. `follows` is true for what an earlier difference explains, such as shapes behind a changed layer."""
+    """One thing that differs between nets. `follows` is true for what an earlier one explains, such as shapes behind it."""
 
-    kind: str  # added, removed, renamed, moved, type, settings, wiring, shape, params, outputs, values, blobs
+    kind: str  # added, removed, renamed, moved, type, settings, wiring, shape, params, outputs
     layer: str
     what: str  # which setting, blob or parameter
     a: Any
@@ -38,8 +38,6 @@ class Difference:
             return f"{self.kind} {self.layer} ({self.b or self.a})"
         if self.kind == "renamed":
             return f"renamed {self.a} to {self.b}"
-        if self.kind == "values":
-            return f"{self.layer}: {self.what} differ, {self.a} ({self.b})"
         who = f"{self.layer}: " if self.layer else ""
         return f"{who}{self.what}: {_words(self.a)} became {_words(self.b)}"
 
@@ -204,30 +202,43 @@ def _enum(field: Any, value: Any) -> Any:
 # ---- files of weights
 
 
-def weights(a: StoredModel, b: StoredModel, rtol: float = 0.0, atol: float = 0.0) -> list[Difference]:
-    """Blobs that differ, by layer name and index. Values differ where |a - b| > atol + rtol * |b|; the largest gap is told."""
+@dataclass(frozen=True, slots=True)
+class BlobOutcome:
+    """One parameter blob of two files: its shape in each, None where it is missing, and how far apart the values are.
+
+    `verdict` is identical, close (within the tolerance), differs, reshaped, removed (in a only) or added (in b only). `apart`
+    counts the values beyond the tolerance; `largest` is infinite where a value of one file is not finite.
+    """
+
+    layer: str
+    index: int
+    a: Shape | None
+    b: Shape | None
+    verdict: str
+    apart: int | None = None
+    largest: float | None = None
+    relative: float | None = None  # to the largest magnitude in b
+
+    @property
+    def same(self) -> bool:
+        return self.verdict in ("identical", "close")
+
+
+def weights(a: StoredModel, b: StoredModel, rtol: float = 0.0, atol: float = 0.0) -> list[BlobOutcome]:
+    """Every blob of both, matched by layer name and index. Values are apart where |a - b| > atol + rtol * |b|."""
     left, right = _stored(a), _stored(b)
-    found = [
-        Difference("removed", layer, f"blob {i}", shape_text(blob.shape), None)
-        for (layer, i), blob in left.items()
-        if (layer, i) not in right
-    ]
-    found += [
-        Difference("added", layer, f"blob {i}", None, shape_text(blob.shape))
-        for (layer, i), blob in right.items()
-        if (layer, i) not in left
-    ]
-    for (layer, i), new in right.items():
-        old = left.get((layer, i))
-        if old is None:
-            continue
-        if _plain(old) != _plain(new):
-            found.append(Difference("shape", layer, f"blob {i}", old.shape, new.shape))
-        elif (gap := _gap(old, new, rtol, atol)) is not None:
-            largest, relative, count = gap
-            what = f"blob {i}: {count} of {new.values} values"
-            found.append(Difference("values", layer, what, f"{largest:.3g} apart at most", f"{relative:.3g} of the largest value"))
-    return found
+    return [_blob(key, left.get(key), right.get(key), rtol, atol) for key in {**right, **left}]
+
+
+def _blob(key: tuple[str, int], old: StoredBlob | None, new: StoredBlob | None, rtol: float, atol: float) -> BlobOutcome:
+    if old is None or new is None:
+        verdict = "added" if old is None else "removed"
+        return BlobOutcome(*key, old.shape if old else None, new.shape if new else None, verdict)
+    if _plain(old) != _plain(new):
+        return BlobOutcome(*key, old.shape, new.shape, "reshaped")
+    largest, relative, apart = _gap(old, new, rtol, atol)
+    verdict = "differs" if apart else "close" if largest else "identical"
+    return BlobOutcome(*key, old.shape, new.shape, verdict, apart, largest, relative)
 
 
 def _stored(model: StoredModel) -> dict[tuple[str, int], StoredBlob]:
@@ -242,17 +253,18 @@ def _plain(blob: StoredBlob) -> Shape:
     return shape
 
 
-def _gap(old: StoredBlob, new: StoredBlob, rtol: float, atol: float) -> tuple[float, float, int] | None:
-    """Largest difference, the same relative to the largest magnitude, and how many differ; None where none does."""
+def _gap(old: StoredBlob, new: StoredBlob, rtol: float, atol: float) -> tuple[float, float, int]:
+    """Largest difference, the same relative to the largest magnitude, and how many values are apart."""
     largest = magnitude = 0.0
     count = 0
     for one, other in _together(old.blocks(), new.blocks()):
-        apart = np.abs(one.astype(np.float64) - other)
-        same = (one == other) | (np.isnan(one) & np.isnan(other)) | (apart <= atol + rtol * np.abs(other))
-        count += int((~same).sum())
-        largest = max(largest, float(np.nan_to_num(apart, nan=np.inf, posinf=np.inf)[~same].max(initial=0)))
+        with np.errstate(invalid="ignore"):  # infinite less infinite
+            apart = np.abs(one.astype(np.float64) - other)
+        equal = (one == other) | (np.isnan(one) & np.isnan(other))
+        count += int((~equal & ~(apart <= atol + rtol * np.abs(other))).sum())
+        largest = max(largest, float(np.nan_to_num(apart, nan=np.inf, posinf=np.inf)[~equal].max(initial=0)))
         magnitude = max(magnitude, float(np.nan_to_num(np.abs(other)).max(initial=0)))
-    return (largest, largest / (magnitude or 1.0), count) if count else None
+    return largest, largest / (magnitude or 1.0), count
 
 
 def _together(left: Iterator[np.ndarray], right: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 import inspector
 from caffe_proto import caffe_pb2
 from cli import doctor as doctoring
+from cli import show
 from cli.main import COMMANDS, main
 from inspector import shelf
 
@@ -111,6 +112,17 @@ def test_wrong_command_is_one_message() -> None:
     result = run("sumary")
     assert result.exit_code == 2
     assert result.stderr == "alexinspect: error: there is no command 'sumary'; did you mean 'summary'?\n"
+
+
+# ---- plain data
+
+
+def test_json_is_json_whatever_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    data = {"a": [0.12345678901234567] * 9 + [1e-05], "b": [], "c": {"d": (3, 4), 'e"\n': [[1, 2], ["ü"]]}, "f": [None, True, {}]}
+    show.json({**data, "nan": float("nan"), "inf": [1.5, float("inf")]})
+    text = capsys.readouterr().out
+    assert json.loads(text) == {**json.loads(json.dumps(data)), "nan": None, "inf": [1.5, None]}
+    assert '"d": [3, 4]' in text  # a shape on one line
 
 
 # ---- exit statuses and streams

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cli.main import main
 from inspector import compare, shelf
 from inspector.caffemodel import open_model, write_model
 
+FORMS = ("table", "json", "csv", "markdown")
 ALEXNET = (shelf.folder() / "alexnet" / "deploy.prototxt").read_text()
 
 
@@ -75,11 +77,55 @@ def files(tmp_path: Path) -> tuple[Path, Path, Path]:
 
 def test_weights_by_value(files: tuple[Path, Path, Path]) -> None:
     _, one, two = files
-    assert compare.weights(open_model(one), open_model(one)) == []
-    [found] = compare.weights(open_model(one), open_model(two))
-    assert (found.layer, found.what) == ("b", "blob 0: 1 of 20 values")
-    assert "0.5 apart" in found.a
-    assert compare.weights(open_model(one), open_model(two), atol=0.6) == []
+    assert [o.verdict for o in compare.weights(open_model(one), open_model(one))] == ["identical", "identical"]
+    same, found = compare.weights(open_model(one), open_model(two))
+    assert (same.layer, same.verdict, same.largest) == ("a", "identical", 0)
+    assert (found.layer, found.index, found.a, found.verdict, found.apart) == ("b", 0, (5, 4), "differs", 1)
+    assert found.largest == pytest.approx(0.5, rel=1e-6)
+    largest = max(np.abs(blob.read()).max() for layer in open_model(two).layers if layer.name == "b" for blob in layer.blobs)
+    assert found.relative == pytest.approx(0.5 / largest, rel=1e-6)
+    close = compare.weights(open_model(one), open_model(two), atol=0.6)[1]
+    assert (close.verdict, close.apart, close.same) == ("close", 0, True)
+
+
+def test_blobs_that_one_file_lacks_or_has_in_another_shape(tmp_path: Path) -> None:
+    proto = caffe_pb2.NetParameter()
+    for name in "abc":
+        proto.layer.add(name=name, type="InnerProduct")
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    bad = np.array([[np.nan, 1, np.inf], [2, 3, 4]], np.float32)
+    write_model(tmp_path / "1.caffemodel", proto, {"a": [values], "b": [values], "c": [bad]})
+    write_model(tmp_path / "2.caffemodel", proto, {"a": [values, values[0]], "b": [values.T], "c": [values]})
+    found = compare.weights(open_model(tmp_path / "1.caffemodel"), open_model(tmp_path / "2.caffemodel"))
+    verdicts = {(o.layer, o.index): o.verdict for o in found}
+    assert verdicts == {("a", 0): "identical", ("a", 1): "added", ("b", 0): "reshaped", ("c", 0): "differs"}
+    result = CliRunner().invoke(
+        main, ["compare", *(str(tmp_path / f"{i}.caffemodel") for i in (2, 1)), "--format", "json"], catch_exceptions=False
+    )
+    data = json.loads(result.stdout)
+    assert (result.exit_code, data["same"]) == (1, False)
+    rows = {(row["layer"], row["index"]): row for row in data["blobs"]}
+    assert rows["a", 1]["verdict"] == "removed"
+    assert rows["c", 0]["largest"] is None  # infinitely far apart, which JSON cannot say
+
+
+def test_every_form_says_the_same(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    net, one, two = map(str, files)
+    np.savez(tmp_path / "in.npz", x=np.arange(6, dtype=np.float32).reshape(2, 3) + 1)
+    ran = ["--run", str(tmp_path / "in.npz"), "--weights", one, "--weights-b", two]
+    for arguments, named in (
+        (["alexnet", "caffenet"], "norm1"),
+        ([one, two], "b[0]"),
+        ([net, one], "a"),
+        ([net, net, *ran], "b"),
+    ):
+        results = {form: CliRunner().invoke(main, ["compare", *arguments, "--format", form]) for form in FORMS}
+        assert len({result.exit_code for result in results.values()}) == 1
+        rows = list(csv.DictReader(results["csv"].stdout.splitlines()))
+        assert any(named in row.values() for row in rows)
+        table = [line for line in results["markdown"].stdout.splitlines() if line.startswith("| ")]
+        assert len(table) == len(rows) + 2
+        assert json.loads(results["json"].stdout)["same"] is (results["table"].exit_code == 0)
 
 
 def test_the_first_layer_whose_numbers_differ(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
@@ -88,7 +134,11 @@ def test_the_first_layer_whose_numbers_differ(files: tuple[Path, Path, Path], tm
     line = ["compare", str(net), str(net), "--run", str(tmp_path / "in.npz"), "--weights", str(one), "--format", "json"]
     result = CliRunner().invoke(main, [*line, "--weights-b", str(two)])
     assert result.exit_code == 1, result.output
-    assert json.loads(result.stdout)["first"] == "b"
+    data = json.loads(result.stdout)
+    assert data["first"] == "b"
+    assert data["outcomes"][0]["largest"] == pytest.approx(
+        0.5 * abs(inspector.load(net, weights=one).forward(["a"], x=np.arange(6).reshape(2, 3) + 1)["a"][:, 1]).max(), rel=1e-5
+    )
     result = CliRunner().invoke(main, line)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == {"same": True, "first": None, "compared": 4, "outcomes": []}
