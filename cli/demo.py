@@ -14,6 +14,7 @@ from inspector.errors import InspectorError
 from . import show
 
 SHADES = " .:*#@"
+FILE_WIDTH = 120  # columns where no terminal says how many there are
 
 
 @click.command()
@@ -74,11 +75,13 @@ def _step(context: click.Context, number: int, title: str, command: list[str]) -
 
 
 def _sketch(weights: Path) -> list[str]:
-    """The filters of the first layer side by side in letters, each from its smallest value to its largest."""
+    """The filters of the first layer side by side in letters, each from its smallest value to its largest; as many as fit."""
     from inspector.caffemodel import open_weights
 
     blob = next(blob for layer in open_weights(weights).layers for blob in layer.blobs if len(blob.shape) == 4)
     filters = blob.read()[:, 0]  # N x height x width
+    across = 2 * filters.shape[2]
+    filters = filters[: ((show.width() or FILE_WIDTH) + 2) // (across + 2)]
     low, high = (pick(axis=(1, 2), keepdims=True) for pick in (filters.min, filters.max))
     shades = ((filters - low) / (high - low + 1e-12) * (len(SHADES) - 1)).round().astype(int)
     return ["  ".join("".join(2 * SHADES[shade] for shade in row[y]) for row in shades) for y in range(filters.shape[1])]

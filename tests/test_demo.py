@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import COMMANDS, TROUBLE, main
+from cli.main import TROUBLE, main
 from inspector import shelf
-
-pytestmark = pytest.mark.skipif("diff" not in COMMANDS, reason="one of its steps is the command diff, which is not there yet")
 
 STEPS = ["summary", "diff", "run", "weights"]
 
@@ -53,3 +51,10 @@ def test_a_step_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert commands(said.out) == STEPS
     assert "the tour did not get through: run" in said.err
     assert "All of it worked." not in said.out
+
+
+def test_the_filters_fit_into_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert not main(["demo"], standalone_mode=False)
+    sketch = capsys.readouterr().out.splitlines()[-7:-2]
+    assert {len(line) for line in sketch} == {5 * 10 + 4 * 2}  # five filters, two letters a pixel, and gaps
