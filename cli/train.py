@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from inspector.errors import InspectorError
 
 from . import show
 from .log import DialectName
@@ -63,6 +66,8 @@ def train(
     from inspector import dialect
     from inspector.train import Curves, Training, lines
 
+    for path in filter(None, (csv, plot)):
+        _check_folder(path)
     words = dialect.load(version)
     curves = Curves()
     with _asking() as asked:
@@ -82,6 +87,13 @@ def train(
         show.remark("the solver's debug_info has no effect here")
     if training.stopped:
         show.remark(f"stopped after {training.solver.iteration} iterations")
+
+
+def _check_folder(path: str) -> None:
+    """Raise InspectorError where a file could not be written in the end, after hours of work."""
+    folder = Path(path).parent
+    if not os.access(folder, os.W_OK):
+        raise InspectorError(f"cannot write '{path}': nothing can be written to '{folder}'", code="file", remedy="check the path")
 
 
 def _noted(training: Training, curves: Curves, shown: Callable[[Event], Any]) -> Iterator[Event]:

@@ -20,6 +20,7 @@ from inspector.errors import InspectorError
 from inspector.train import GO_ON, SNAPSHOT, STOP, Curves, Training, lines
 
 from .conftest import reference_folder
+from .little import run
 
 FOLDER = reference_folder()
 CASES = (
@@ -369,6 +370,15 @@ def test_curves_are_a_table(work: Path) -> None:
     assert set(curves.series("score")) == {"test right"}
     shown = {event.values["iteration"]: event.values["loss"] for event in events if event.kind in ("train-iteration", "train-last")}
     assert dict(curves.series("loss")["loss"]) == shown
+
+
+@pytest.mark.parametrize("option", ["--csv", "--plot"])
+def test_a_file_that_cannot_be_written_is_said_before_the_training(option: str, work: Path) -> None:
+    result = run("train", "solver.prototxt", option, "nowhere/it")
+    assert result.exit_code == 2
+    assert "nowhere" in result.stderr
+    assert not result.stdout
+    assert not list(work.glob("snap*"))
 
 
 def test_a_plot_is_well_formed_and_leaves_out_what_is_not_finite() -> None:
