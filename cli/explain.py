@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inspector.tables import fold
+from inspector.tables import Column, fold
 
 from . import options, show
 from .options import How
@@ -16,11 +16,13 @@ from .options import How
 if TYPE_CHECKING:
     from inspector.codes import Page
 
+LIST = (Column("code", style="type"), Column("title"), Column("chapter"))
+
 
 @click.command()
 @click.argument("what", nargs=-1, type=options.Model(), metavar="[CODE | MODEL LAYER]")
 @options.net_options
-@options.form("text", "json", "csv", "markdown")
+@options.form("table", "json", "csv", "markdown")
 @click.option("--walk", is_flag=True, help="Take a single argument as a MODEL, even if it is a code, too.")
 @click.option("--tensorflow", is_flag=True, help="Add what TensorFlow's SAME and VALID padding give.")
 @click.option(
@@ -36,8 +38,6 @@ def explain(what: tuple[str, ...], how: How, form: str, walk: bool, tensorflow: 
     if len(what) > 2:
         raise click.UsageError("explain takes a CODE, or a MODEL and one of its LAYERs")
     walk = len(what) == 1 and (walk or tensorflow or side is not None or _is_model(what[0]))
-    if form in ("csv", "markdown") and not walk:
-        raise click.UsageError(f"--format {form} is for a walk through a MODEL")
     if len(what) == 2 or walk:
         return _net(what, how, form, tensorflow, side)
     if what:
@@ -71,16 +71,19 @@ def _net(what: tuple[str, ...], how: How, form: str, tensorflow: bool, side: int
         report = teacher.explain(net, what[1], tensorflow=tensorflow)
         if form == "json":
             show.json(report.to_dict())
-        else:
+        elif form == "table":
             show.lines(report.lines(**show.layout()))
+        else:
+            show.sections(form, f"{report.layer} ({report.type})", [(section.title, section.lines) for section in report.sections])
     return show.broken(net)
 
 
 def _list(form: str) -> None:
     from inspector import codes
 
-    if form == "json":
-        show.json([{"code": code, "title": page.title, "chapter": page.chapter} for page in codes.pages() for code in page.codes])
+    if form != "table":
+        cells = [[code, page.title, page.chapter] for page in codes.pages() for code in page.codes]
+        show.rows(form, ("code", "title", "chapter"), LIST, cells)
     else:
         show.lines(_listing(codes.pages(), **show.layout()))
 
@@ -111,8 +114,16 @@ def _code(code: str, form: str) -> None:
                 "right": page.right.strip(),
             }
         )
-    else:
+    elif form == "table":
         show.lines(_page(code, page, **show.layout()))
+    else:
+        parts = [
+            ("Means", page.means),
+            ("Caffe says", codes.caffe(page).get(code, "")),
+            ("Wrong", page.wrong),
+            ("Right", page.right),
+        ]
+        show.sections(form, f"{code}: {page.title}", [(title, text.strip().split("\n")) for title, text in parts if text.strip()])
 
 
 def _page(code: str, page: Page, width: int | None, paint: Any, rule: str) -> Iterator[str]:

@@ -138,8 +138,24 @@ def markdown(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> None:
         return f"| {' | '.join(cells)} |"
 
     text = [line(column.title for column in columns), line("---:" if column.right else "---" for column in columns)]
-    text += [line(words(cell).replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*") for cell in row) for row in rows]
+    text += [line(_escaped(words(cell)) for cell in row) for row in rows]
     lines(text)
+
+
+def _escaped(text: str) -> str:
+    """Text in which markdown sees no marks of its own."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*")
+
+
+def sections(form: str, heading: str, parts: Iterable[tuple[str, Iterable[str]]]) -> None:
+    """Lines under titles, as CSV with a row for each line or as markdown with a list for each title."""
+    if form == "csv":
+        csv(("section", "line"), [(title, line) for title, below in parts for line in below])
+    else:
+        text = [f"## {_escaped(heading)}"]
+        for title, below in parts:
+            text += ["", f"### {title}", "", *(f"- {_escaped(line).replace('#', '&#35;')}" for line in below)]
+        lines(text)
 
 
 def rows(form: str, names: Sequence[str], columns: Sequence[Column], cells: Sequence[Sequence[Any]]) -> None:

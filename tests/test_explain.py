@@ -205,6 +205,12 @@ def test_the_command() -> None:
     assert facts["macs"] == 2_239_488_000
     assert facts["im2col_bytes"] == 4 * 96 * 5 * 5 * 27 * 27
     assert "conv2 (Convolution)" in answer("explain", "alexnet", "conv2")
+    rows = list(csv.DictReader(answer("explain", "alexnet", "conv2", "--format", "csv").splitlines()))
+    assert {"section": "Parameters", "line": "5*5*48*256 + 256 = 307,456"} in rows
+    marked = answer("explain", "alexnet", "conv2", "--format", "markdown")
+    assert "### Parameters\n\n- 5\\*5\\*48\\*256 + 256 = 307,456\n" in marked
+    assert marked.count("\n- ") == len(rows)
+    assert answer("explain", "alexnet", "conv2", "--format", "table") == answer("explain", "alexnet", "conv2")
     odd = answer("explain", "alexnet", "conv1", "--input", "101")
     assert "(101 + 2*0 - 11)/4 + 1 = 23, 90/4 = 22.5 being rounded down" in " ".join(odd.split())
 
