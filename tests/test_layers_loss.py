@@ -341,6 +341,16 @@ def test_refusals_say_what_caffe_says(code, kind, settings, shapes, words):
     assert words in line
 
 
+@pytest.mark.parametrize("kind", ["EuclideanLoss", "HingeLoss", "MultinomialLogisticLoss"])
+def test_losses_that_ask_for_num_build_with_five_axes_and_do_not_run(kind):
+    shapes = [(2, 3, 4, 5, 6), (2, 3, 4, 5, 6) if kind == "EuclideanLoss" else (2,)]
+    subject = named(kind, 2)
+    assert subject.shapes(*shapes) == [()]
+    with pytest.raises(Refusal) as caught:
+        subject.forward(context(2), *map(np.ones, shapes))
+    assert "Cannot use legacy accessors on Blobs with > 4 axes" in oneshot.caffe_words(caught.value)
+
+
 def test_two_loss_weights_fail_in_the_layer_inside():
     for edition, refused in ((Edition("now"), True), (Edition("before loss weights", loss_weights=False), False)):
         proto = named("SoftmaxWithLoss", 2, "loss_weight: 1 loss_weight: 0", tops=2).proto

@@ -414,7 +414,7 @@ class EuclideanLoss(Loss):
         x, target = arrays
         diff = x - target.reshape(x.shape)
         ctx.saved = diff, target.shape
-        return [self.scalar(_mean(np.vdot(diff, diff), len(x)) / 2, x)]
+        return [self.scalar(_mean(np.vdot(diff, diff), self.legacy(x.shape, 0)) / 2, x)]
 
     def backward(self, ctx: Context, *top_diffs: np.ndarray) -> Sequence[np.ndarray | None]:
         diff, target_shape = ctx.saved
@@ -446,7 +446,7 @@ class HingeLoss(Loss):
 
     def forward(self, ctx: Context, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         x, label = arrays
-        rows = x.reshape(len(x), count(x.shape[1:]))  # items, classes
+        rows = x.reshape(self.legacy(x.shape, 0), count(x.shape[1:]))  # items, classes
         index, _ = self.whole(label.reshape(-1)[: len(x)], rows.shape[1])
         margin = kernel.hinge(rows, index)
         ctx.saved = margin, index, x.shape
@@ -483,7 +483,7 @@ class MultinomialLogisticLoss(Loss):
 
     def forward(self, ctx: Context, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         x, label = arrays
-        rows = x.reshape(len(x), count(x.shape[1:]))  # items, classes
+        rows = x.reshape(self.legacy(x.shape, 0), count(x.shape[1:]))  # items, classes
         index, _ = self.whole(label.reshape(-1), rows.shape[1])
         prob = np.maximum(rows[np.arange(len(x)), index], kernel.LOG_THRESHOLD)
         ctx.saved = prob, index, x.shape
