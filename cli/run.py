@@ -136,17 +136,19 @@ class _Images(_Command):
         settings = wishes["settings"]
         if wishes["save_image"] and settings["preset"] is settings["resize"] is settings["crop"] is None:
             settings = {**settings, "resize": "keep"}
+        self.asked = list(dict.fromkeys(wishes["blobs"])) or net.outputs
         self.runner: Runner = Runner(
             net,
             recipe.with_settings(settings),
-            wishes["blobs"],
+            list(dict.fromkeys([*net.outputs, *self.asked])) if wishes["html"] else self.asked,  # the page shows the answers too
             input_name=wishes["input_name"],
             others=self.arrays,
             batch=wishes["batch"],
             check_numerics=wishes["check_numerics"],
         )
         self.paths = find_images(names)
-        self.reporter: Reporter = Reporter(net, self.runner.blobs, wishes["top"], self.labels, insist=self.insist)
+        self.reporter: Reporter = Reporter(net, self.asked, wishes["top"], self.labels, insist=self.insist)
+        self.page_reporter = Reporter(net, self.runner.blobs, wishes["top"], self.labels, insist=False)
         self.broken: list[tuple[str, InspectorError]] = []
         self.sections: list[Any] = []  # of the page
         self.pictures = (
@@ -174,7 +176,7 @@ class _Images(_Command):
 
         out = self.wishes["out"]
         with (
-            _spooled(out, self.runner.blobs) if out else nullcontext() as spool,
+            _spooled(out, self.asked) if out else nullcontext() as spool,
             Progress("images", len(self.paths)) as progress,
         ):
             for answers in self.runner(self.paths):
@@ -184,23 +186,23 @@ class _Images(_Command):
                     show.error(error)
                     self.broken.append((name, error))
                 for i, name in enumerate(answers.names):
-                    item = {blob: rows[i] for blob, rows in answers.blobs.items()}
+                    item = {blob: answers.blobs[blob][i] for blob in self.asked}
                     if self.pictures is not None:
                         self.pictures.save(name, item)
-                    outputs = [self.reporter(blob, value) for blob, value in item.items()]
-                    self._section(name, outputs, item)
-                    yield name, outputs
+                    self._section(name, {blob: rows[i] for blob, rows in answers.blobs.items()})
+                    yield name, [self.reporter(blob, value) for blob, value in item.items()]
                 if spool is not None and answers.names:
-                    spool.add(answers.names, answers.blobs)
+                    spool.add(answers.names, {blob: answers.blobs[blob] for blob in self.asked})
                 progress.step(len(answers.names) + len(answers.broken))
 
-    def _section(self, name: str, outputs: list[Output], item: dict[str, Any]) -> None:
+    def _section(self, name: str, item: dict[str, Any]) -> None:
         """Remember an image's answers for the page, while it has room."""
         if self.wishes["html"] is None:
             return
         from inspector.picture.answers import MOST, answer
 
         if len(self.sections) < MOST:
+            outputs = [self.page_reporter(blob, value) for blob, value in item.items()]
             self.sections.append(answer(name, outputs, item))
 
     def run(self) -> int:

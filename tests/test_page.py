@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import zipfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -206,12 +207,16 @@ def test_a_run_puts_its_answers_on_the_page(tmp_path: Path) -> None:
         "--html",
         str(out),
         "--blob",
-        "prob",
-        "--blob",
         "conv1",
+        "--blob",
+        "conv1",  # twice is once
+        "--out",
+        str(tmp_path / "conv1.npz"),
     ]
     result = CliRunner().invoke(main, line)
     assert result.exit_code == 0, result.output
+    assert zipfile.ZipFile(tmp_path / "conv1.npz").namelist() == ["conv1.npy", "names.npy"]
+    assert "prob" not in result.stdout  # the table shows what was asked for, the page the answers too
     [section] = embedded(out)["extras"]
     assert section["title"] == str(tmp_path / "red.png")
     # weights of zero make all ten classes alike
