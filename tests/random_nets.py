@@ -34,7 +34,9 @@ class _Maker:
     def text(self) -> str:
         n, c = int(self.rng.integers(1, 4)), int(self.pick(1, 3, 3, 6))
         h, w = int(self.rng.integers(9, 36)), int(self.rng.integers(10, 34))
-        self.lines.append(f'layer {{ name: "in" type: "Input" top: "in" input_param {{ shape {{ {self._dims((n, c, h, w))} }} }} }}')
+        self.lines.append(
+            f'layer {{ name: "in" type: "Input" top: "in" input_param {{ shape {{ {self._dims((n, c, h, w))} }} }} }}'
+        )
         self.blobs["in"] = (n, c, h, w)
         for _ in range(int(self.rng.integers(6, 18))):
             self.grow()
@@ -176,5 +178,7 @@ class _Maker:
         y = self.add("InnerProduct", [x], (n, 7), "inner_product_param { num_output: 7 }")
         if self.rng.random() < 0.5:
             y = self.add("ReLU", [y], (n, 7), in_place=True)
-        z = self.add("InnerProduct", [y], (n, 5), f"inner_product_param {{ num_output: 5 bias_term: {self.pick('true', 'false')} }}")
+        z = self.add(
+            "InnerProduct", [y], (n, 5), f"inner_product_param {{ num_output: 5 bias_term: {self.pick('true', 'false')} }}"
+        )
         return self.add("Concat", [y, z], (n, 12)) if self.rng.random() < 0.5 else z
