@@ -178,14 +178,10 @@ def _run(
 
 def _inputs(net_a: Net, net_b: Net, image: str) -> dict[str, Any]:
     """Arrays for the inputs: those of a .npz, or one image for the first input; both nets are reshaped to what they get."""
-    import numpy as np
-
     if image.endswith(".npz"):
-        try:
-            with np.load(image, allow_pickle=False) as archive:
-                inputs = dict(archive)
-        except (OSError, ValueError) as error:
-            raise InspectorError(f"cannot read '{image}': {error}", code="file") from None
+        from inspector.classify import read_npz
+
+        inputs = read_npz(image)
     else:
         from inspector.preprocess import Preprocessing, load_image
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import batches
 from .errors import InspectorError, UnreadableError
 from .files import trouble
+from .foreign import HEAD, recognise
 from .graph import Blob
 from .layers import Shape, shape_text
 from .lazy import np
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, Any]  # of NumPy arrays by the names of blobs
 
-# what np.load and zipfile raise on damaged files, and on a single array, which has no `files`
-DAMAGED = (zipfile.BadZipFile, ValueError, EOFError, MemoryError, AttributeError, TypeError, KeyError, NotImplementedError)
+# what np.load and zipfile raise on damaged files
+DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, MemoryError, TypeError, KeyError, NotImplementedError)
 
 PROBABLE = ("Softmax", "Sigmoid")  # layers whose outputs are scores of classes whatever else the net puts out
 SHOWN = 16  # an output with no more values than that is shown in full
@@ -82,13 +84,7 @@ def read_arrays(path: str, net: Net) -> Arrays:
     Raises UnreadableError if it cannot be read, InspectorError if an array is for no input.
     """
     names = [top.name for node in net.layers if node.layer.data for top in node.tops] or net.inputs
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:  # noqa: PTH123  # np.load takes the file
-            arrays = {name: archive[name] for name in archive.files}
-    except DAMAGED as error:
-        raise UnreadableError(f"'{path}' is no .npz that can be read: {error}", code="corrupt-file") from None
-    except OSError as error:
-        raise trouble(path, error) from None
+    arrays = read_npz(path)
     for name, array in arrays.items():
         if name not in names:
             message = f"'{path}' has an array '{name}', and the net has no such input"
@@ -98,6 +94,23 @@ def read_arrays(path: str, net: Net) -> Arrays:
     if not arrays:
         raise InspectorError(f"'{path}' holds no array", code="no-arrays", remedy=f"the inputs are {_listed(names)}")
     return arrays
+
+
+def read_npz(path: str) -> Arrays:
+    """The arrays of an .npz by name. Pickles are not loaded. Raises UnreadableError."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  # np.load takes the file
+            start = file.read(HEAD)
+            if not start.startswith(b"PK"):  # NumPy would take it for a pickle, and say how to load one
+                what = recognise(start, len(start)) or "it holds something else"
+                raise UnreadableError(f"'{path}' is no .npz: {what}", code="corrupt-file")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+    except DAMAGED as error:
+        raise UnreadableError(f"'{path}' is no .npz that can be read: {error}", code="corrupt-file") from None
+    except OSError as error:
+        raise trouble(path, error) from None
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -257,6 +257,7 @@ def test_arrays_that_are_none(tmp_path: Path, content: str) -> None:
     result = run("run", model, weights, "--npz", path)
     assert result.exit_code == 2
     assert str(path) in result.stderr
+    assert "unsafely" not in result.stderr  # which is what NumPy recommends
 
 
 # ---- trouble
