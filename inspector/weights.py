@@ -206,6 +206,10 @@ class Weights:
         if owner in self._stored:
             return self._stored[owner].read(aligned(owner.shape))
         out = aligned(owner.shape)
+        initial = owner.node.layer.initial(owner.index)
+        if initial is not None:
+            out[...] = initial
+            return out
         out[...] = fill(owner.filler, owner.shape, np.random.default_rng([self._seed, owner.node.index, owner.index]))
         return out
 

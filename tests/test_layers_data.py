@@ -8,6 +8,7 @@ import tomllib
 import numpy as np
 import pytest
 
+import inspector
 from inspector.errors import InspectorError, Refusal
 from inspector.layers import base
 from inspector.layers.python import Blob, Python
@@ -268,6 +269,22 @@ class Scaled(caffe.Layer):
             bottom[0].diff[...] = top[0].diff * self.factor * self.blobs[0].data[:, None]
         self.blobs[0].diff[...] = (top[0].diff * bottom[0].data * self.factor).sum(axis=(0, 2))
 
+class Counting(caffe.Layer):
+    """Says what its parameter holds, which starts at 2 and grows by 1 in every forward."""
+
+    def setup(self, bottom, top):
+        self.blobs.add_blob(3)
+        self.blobs[0].data[...] = 2
+
+    def reshape(self, bottom, top):
+        top[0].reshape(3)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = self.blobs[0].data
+        self.blobs[0].data[...] += 1
+
+    def backward(self, top, propagate_down, bottom): pass
+
 class Silent(caffe.Layer):
     def setup(self, bottom, top): pass
     def reshape(self, bottom, top): pass
@@ -323,6 +340,27 @@ def test_python_class_that_is_not_there(names):
         named("Python", 1, f"python_param {{ {names} }}").shapes((2, 3))
     assert caught.value.code == "python-layer-missing"
     assert "caffe" not in sys.modules
+
+
+PYTHON_NET = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "p" type: "Python" bottom: "x" top: "y" python_param { module: "a_users_layers" layer: "Counting" } }"""
+
+
+@pytest.mark.usefixtures("allowed")
+def test_parameters_are_what_setup_and_forward_make_them():
+    net = inspector.loads(PYTHON_NET, allow_python=True)
+    said = [net.forward(x=np.zeros((2, 3)))["y"].tolist() for _ in range(3)]
+    assert said == [[2] * 3, [3] * 3, [4] * 3]
+    assert net.params["p"][0].data.tolist() == [5] * 3
+    net.params["p"][0].data = [7, 8, 9]
+    assert net.forward(x=np.zeros((2, 3)))["y"].tolist() == [7, 8, 9]
+
+
+def test_a_net_with_a_missing_class_still_loads():
+    net = inspector.loads(PYTHON_NET.replace("a_users_layers", "no_such_module"), allow_python=True)
+    assert net.error.code == "python-layer-missing"
+    assert [node.name for node in net.layers] == ["x"]
 
 
 def test_a_blob_of_pycaffe():

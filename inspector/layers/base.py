@@ -146,6 +146,10 @@ class Layer:
         """The parameter blobs that the layer creates, in Caffe's order. Called only after `shapes` has accepted the bottoms."""
         return ()
 
+    def initial(self, index: int) -> np.ndarray | None:
+        """What parameter `index` holds at first, where the layer itself says so and no filler."""
+        return None
+
     def costs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Costs:
         """Operations of one forward pass. A layer that only moves data costs nothing."""
         return Costs()

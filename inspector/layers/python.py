@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from ..editions import MASTER, Edition
-from ..errors import InspectorError
+from ..errors import InspectorError, Refusal
 from ..lazy import np
 from .base import TEST, TRAIN, Context, Layer, ParamShape, Shape, count, register
 
@@ -133,6 +133,10 @@ class Python(Layer):
     def params(self, *bottoms: Shape) -> Sequence[ParamShape]:
         return [ParamShape(f"param {i}", blob.shape) for i, blob in enumerate(self.instance.blobs)] if self.instance else ()
 
+    def initial(self, index: int) -> np.ndarray | None:
+        """What `setup` has put there."""
+        return np.array(self.instance.blobs[index].data) if self.instance else None
+
     def settings(self) -> str:
         param = self.proto.python_param
         return f"{param.module}.{param.layer}"
@@ -154,6 +158,9 @@ class Python(Layer):
             blob.data[...] = array
         self.instance.reshape(self.bottom, self.top)
         self.instance.forward(self.bottom, self.top)
+        for blob, array in zip(self.instance.blobs, params, strict=True):
+            if not np.array_equal(blob.data, array):  # a running statistic of its own
+                array[...] = blob.data
         return [blob.data.copy() for blob in self.top]
 
     def backward(self, ctx: Context, *top_diffs: np.ndarray) -> Sequence[np.ndarray | None]:
@@ -187,7 +194,7 @@ class Python(Layer):
                 module = importlib.import_module(param.module)
             return getattr(module, param.layer)
         except (ImportError, AttributeError, ValueError) as error:
-            raise InspectorError(
+            raise Refusal(
                 f"cannot find its class {self.settings()}: {error}",
                 code="python-layer-missing",
                 layer=self.proto.name,
