@@ -123,8 +123,8 @@ class Log:
 
     def stop(self, refusal: Refusal, key: str | None = None) -> Iterator[Line]:
         """The F line of a refusal; nothing follows."""
-        code, kind = key or refusal.code, refusal.finding.layer_type
-        statement = self.dialect.refusals.get(f"{code}:{kind}", self.dialect.refusals.get(code))
+        code, kind, said = key or refusal.code, refusal.finding.layer_type, self.dialect.refusals
+        statement = said.get(f"{code}:{kind}") or said.get(f"{code}:{refusal.values.get('which')}") or said.get(code)
         older = V1_TYPES.get(kind or "", "NONE")
         values: dict[str, Any] = {"layer": refusal.finding.layer, "type": kind, "v1_type": older, "file": self.file}
         values["v1_number"] = caffe_pb2.V1LayerParameter.LayerType.Value(older)

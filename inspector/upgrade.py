@@ -401,7 +401,7 @@ def _input(draft: Draft) -> Draft:
         origins = (("input", 0), *origins)
         shapes = len(source.input_shape)
         if shapes and shapes < len(source.input):
-            refusal = _input_count(draft, "input-shape-count", "input_shape", len(source.input), shapes)
+            refusal = _input_count(draft, "net-input-shape-count", "input_shape", len(source.input), shapes)
             events.append(Event.refused(refusal))
         elif not shapes and len(source.input_dim) < 4 * len(source.input):
             refusal = _input_count(draft, "input-dim-count", "input_dim", 4 * len(source.input), len(source.input_dim))

@@ -233,6 +233,57 @@ def test_only_debug_builds_check_the_dropout_ratio() -> None:
     assert "Network initialization done." in words_of(text, "rc")
 
 
+# ---- checks of layers that were written anew for blobs of any number of axes
+
+
+@pytest.mark.parametrize(
+    ("version", "layer", "words"),
+    [
+        (
+            "rc",
+            "type: SLICE top: 'a' top: 'b' slice_param { slice_dim: 2 }",
+            "slice_layer.cpp:16] Check failed: slice_dim_ <= 1 (2 ",
+        ),
+        ("rc", "type: SLICE top: 'a' top: 'b'", "slice_layer.cpp:65] Check failed: channels_ % top->size() == 0 (1 vs. 0) "),
+        ("rc2", "type: SLICE top: 'a' top: 'b'", "slice_layer.cpp:65] Check failed: channels_ % top.size() == 0 (1 vs. 0) "),
+        (
+            "rc2",
+            "type: SLICE top: 'a' top: 'b' top: 'c' slice_param { slice_dim: 0 slice_point: 1 slice_point: 2 }",
+            "slice_layer.cpp:34] Check failed: top.size() <= num_ (3 vs. 2) ",
+        ),
+        ("rc", "type: POOLING top: 'a' pooling_param { kernel_size: 9 }", "blob.cpp:13] Check failed: height >= 0 (-4 vs. 0) "),
+        ("v0.999", "type: POOLING top: 'a' pooling_param { kernel_size: 9 }", "blob.cpp:18] Check failed: height >= 0 (-4 vs. 0) "),
+        (
+            "rc",
+            "type: ABSVAL top: 'x'",
+            "absval_layer.cpp:13] Check failed: (*top)[0] != bottom[0] (0x…) ABSVAL Layer does not allow in-place computation.",
+        ),
+    ],
+)
+def test_layers_before_rc3_checked_in_their_own_words(version: str, layer: str, words: str) -> None:
+    text = f"input: 'x' input_dim: 2 input_dim: 3 input_dim: 4 input_dim: 5 layers {{ name: 'l' bottom: 'x' {layer} }}"
+    assert said(text, version)[-1].replace("0x0 vs. 0x0", "0x…").startswith("F " + words)
+
+
+def test_dummy_data_without_sizes_lacked_a_num() -> None:
+    (*_, last) = said("layers { name: 'd' type: DUMMY_DATA top: 'a' }", "rc2")
+    assert last.startswith("F dummy_data_layer.cpp:19] Check failed: param.num_size() == 1 ")
+    assert last.endswith("for each top blob (1); you specified 0.")
+
+
+def test_flatten_worked_in_place() -> None:
+    text = "input: 'x' input_dim: 2 input_dim: 3 input_dim: 4 input_dim: 5 layers { name: 'f' type: FLATTEN bottom: 'x' top: 'x' }"
+    assert "Top shape: 2 60 1 1 (120)" in words_of(text, "rc")
+    assert "does not allow in-place" in words_of(text, "rc3")[-1]
+
+
+@pytest.mark.parametrize("sizes", ["input_dim: 2 input_dim: 3", "input_shape { dim: 2 dim: 3 }"])
+def test_inputs_without_sizes_have_no_words_of_caffe(sizes: str) -> None:
+    """Its upgrade read past the end of what was given: nothing that it printed then is certain."""
+    lines = said(f"input: 'x' input: 'y' {sizes}", "master")
+    assert [line.split("]")[0] for line in lines] == ["I upgrade_proto.cpp:69"]
+
+
 # ---- multipliers
 
 

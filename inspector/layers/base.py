@@ -27,6 +27,7 @@ Shape = tuple[int, ...]
 
 TRAIN, TEST = 0, 1
 MAX_AXES = 32
+FOUR_AXES = ("num", "channels", "height", "width")  # what blobs had before rc3
 INT_MAX = 2**31 - 1
 
 
@@ -275,7 +276,9 @@ class Layer:
         total = 1
         for size in shape:
             if size < 0:
-                self.refuse("negative-size", f"makes a blob of negative size {size} ({shape_text(shape)})", size=size, shape=shape)
+                which = FOUR_AXES[shape.index(size)] if len(shape) == len(FOUR_AXES) else None
+                text = f"makes a blob of negative size {size} ({shape_text(shape)})"
+                self.refuse("negative-size", text, size=size, shape=shape, which=which)
             if total and size > INT_MAX // total:
                 self.refuse(
                     "blob-too-large",

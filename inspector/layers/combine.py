@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from ..lazy import LazyModule, np
-from .base import MAX_AXES, Context, Costs, Layer, Shape, caffe_shape, count, int32, register, shape_text
+from .base import FOUR_AXES, MAX_AXES, Context, Costs, Layer, Shape, caffe_shape, count, int32, register, shape_text
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -241,9 +241,10 @@ class Slice(AlongAxis):
     def shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         self.check_one_axis()
         axis = self.position(bottoms[0])
-        return [self.check_blob((*bottoms[0][:axis], size, *bottoms[0][axis + 1 :])) for size in self._sizes(bottoms[0][axis])]
+        sizes = self._sizes(bottoms[0][axis], FOUR_AXES[axis] if len(bottoms[0]) == len(FOUR_AXES) else None)
+        return [self.check_blob((*bottoms[0][:axis], size, *bottoms[0][axis + 1 :])) for size in sizes]
 
-    def _sizes(self, whole: int) -> Sequence[int]:
+    def _sizes(self, whole: int, which: str | None = None) -> Sequence[int]:
         """What each top takes of the axis, after the checks of Caffe's Reshape; the last may come out negative."""
         points = [int32(point) for point in self.proto.slice_param.slice_point]
         if not points:
@@ -256,6 +257,7 @@ class Slice(AlongAxis):
                     b=0,
                     tops=self.num_tops,
                     size=whole,
+                    which=which,
                 )
             return [whole // self.num_tops] * self.num_tops
         if len(points) != self.num_tops - 1:
@@ -267,7 +269,8 @@ class Slice(AlongAxis):
                 b=self.num_tops - 1,
             )
         if self.num_tops > whole:
-            self.refuse("slice-too-many", f"{whole} cannot be sliced into {self.num_tops} tops", a=self.num_tops, b=whole)
+            text = f"{whole} cannot be sliced into {self.num_tops} tops"
+            self.refuse("slice-too-many", text, a=self.num_tops, b=whole, which=which)
         for before, point in pairwise([0, *points]):
             if point <= before:
                 self.refuse(

@@ -24,9 +24,10 @@ class Reordering(Layer):
     """Base of layers whose top is the bottom's memory under another shape; they refuse to work in place."""
 
     def check_names(self) -> None:
-        if self.in_place:
+        code = f"{self.type.lower()}-in-place"
+        if self.in_place and self.checks(code):
             self.refuse(
-                f"{self.type.lower()}-in-place",
+                code,
                 f"does not work in place, and its top is its bottom '{self.proto.top[0]}'",
                 remedy="give the top a name of its own",
             )
