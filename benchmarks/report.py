@@ -52,6 +52,8 @@ def _lines(figures: Mapping[str, Any]) -> Iterator[str]:
     )
     worst = max((r["error"] for r in results), default=0)
     yield f"* **Agreement**: before anything was timed, all outputs agreed with the specification's, to {worst:.0e} of the largest."
+    yield ""
+    yield "![CPU time of one forward, every program next to alexinspect](latest.svg)"
     for threads in sorted({r["threads"] for r in results}):
         for batch in sorted({r["batch"] for r in results}):
             chosen = [r for r in results if (r["threads"], r["batch"]) == (threads, batch)]
