@@ -264,16 +264,19 @@ class Net:
         ]
 
     def _missing_sources(self) -> Iterator[Finding]:
+        from .sources.base import missing
+
         for node in self.graph.all_nodes:
-            for source in node.layer.sources() if node.layer.data else ():
+            for source in node.layer.sources():
                 if self._find(source) is None:
                     where = self.graph.locate(node.origin) if node.origin else None
                     shape = node.tops[0].shape if node.tops else None
                     sizes = "x".join(map(str, shape)) if shape else "64x3x227x227 (batch x channels x height x width)"
                     remedy = f"give the shape instead, as in --shape {node.tops[0].name if node.tops else 'data'}={sizes}"
-                    yield Finding(
-                        "missing-source", f"reads '{source}', which is not there", "warning", where, node.name, node.type, remedy
-                    )
+                    if not node.layer.data:  # an InfogainLoss, whose matrix it is
+                        remedy = "the path is taken from the current folder"
+                    message = missing(source, self.opened.folder)
+                    yield Finding("missing-source", message, "warning", where, node.name, node.type, remedy)
 
     # ---- reports
 

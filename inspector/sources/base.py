@@ -32,6 +32,12 @@ def resolve(written: str, folder: Path) -> Path | None:
         return None
 
 
+def missing(written: str, folder: Path) -> str:
+    """That a path leads nowhere, and where it was looked for."""
+    places = dict.fromkeys(f"'{absolute(place / written)}'" for place in (Path(), folder))
+    return f"reads '{written}', and there is no {' and no '.join(places)}"
+
+
 def absolute(path: Path) -> str:
     """A path from the root on, with links as they are."""
     return os.path.abspath(path)  # noqa: PTH100  # resolve() would follow links and hide what was named
@@ -143,8 +149,7 @@ class Source:
             return path
         if not written:
             raise self.error("names no source", code="missing-source")
-        places = dict.fromkeys(f"'{absolute(folder / (prefix + written))}'" for folder in (Path(), self.folder))
-        raise self.error(f"reads '{prefix + written}', and there is no {' and no '.join(places)}", code="missing-source")
+        raise self.error(missing(prefix + written, self.folder), code="missing-source")
 
     @contextmanager
     def blame(self, written: str = "", path: Path | None = None) -> Iterator[None]:
