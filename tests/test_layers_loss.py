@@ -11,7 +11,7 @@ import pytest
 
 from caffe_proto import caffe_pb2
 from inspector.editions import Edition
-from inspector.errors import Refusal, UnreadableError
+from inspector.errors import Refusal
 from inspector.layers import base
 
 from . import oneshot
@@ -170,9 +170,12 @@ def test_infogain_matrix_from_a_file(tmp_path):
     assert subject.sources() == [str(path)]
     assert list(subject.shapes((2, 3), (2,))) == [()]  # a file that is not at hand is no reason to refuse
     x, label = RNG.standard_normal((2, 3)), np.array([2.0, 0.0])
-    with pytest.raises(UnreadableError) as caught:
+    with pytest.raises(Refusal) as caught:
         subject.forward(context(2), x, label)
     assert caught.value.code == "unreadable-source"
+    path.write_bytes(b"no binaryproto")
+    with pytest.raises(Refusal, match=r"cannot read its matrix"):
+        subject.shapes((2, 3), (2,))
     path.write_bytes(caffe_pb2.BlobProto(num=1, channels=1, height=3, width=3, data=matrix.ravel()).SerializeToString())
     check_loss(subject, [x, label], class_loss(x, label, 1, None, "valid", matrix.astype(float)))
     with pytest.raises(Refusal) as caught:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
@@ -16,6 +15,7 @@ from caffe_proto import caffe_pb2
 
 from ..editions import MASTER, Arity, Edition
 from ..errors import UnreadableError
+from ..files import head, read_bytes
 from ..lazy import LazyModule, np
 from .base import TEST, Context, Costs, Layer, Shape, count, register, shape_text
 
@@ -285,20 +285,15 @@ class InfogainLoss(_ClassLoss):
 
     def _file_size(self) -> int | None:
         """Elements of the matrix in the file; None where the file is not at hand, which is a finding but no reason to stop."""
-        return len(self._values()) if Path(self.sources()[0]).is_file() else None
+        _, size = head(self.sources()[0], 1)
+        return len(self._values()) if size else None
 
     def _values(self) -> Sequence[float]:
-        path = self.sources()[0]
         blob = caffe_pb2.BlobProto()
         try:
-            blob.ParseFromString(Path(path).read_bytes())
-        except (OSError, DecodeError) as error:
-            raise UnreadableError(
-                f"cannot read the information gain matrix '{path}': {error}",
-                code="unreadable-source",
-                layer=self.proto.name,
-                layer_type=self.type,
-            ) from error
+            blob.ParseFromString(read_bytes(self.sources()[0]))
+        except (UnreadableError, DecodeError) as error:
+            self.refuse("unreadable-source", f"cannot read its matrix from '{self.sources()[0]}': {error}")
         values: Any = blob.double_data or blob.data
         return list(values)
 
