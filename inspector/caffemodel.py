@@ -888,7 +888,7 @@ def write_model(
         layer.CopyFrom(source)
         layer.ClearField("blobs")
         values = arrays.get(source.name, ())
-        beside: Sequence[Values | None] = (diffs or {}).get(source.name) or [None] * len(values)
+        beside: Sequence[Values | None] = (diffs or {}).get(source.name) or (None,) * len(values)
         blobs = [part for value, diff in zip(values, beside, strict=True) for part in _encoded(7, value, diff)]
         settings = layer.SerializeToString()
         parts += [_tagged(100, len(settings) + _size(blobs)), settings, *blobs]
