@@ -26,6 +26,8 @@ COMMANDS = {
     "demo": ("cli.demo:demo", "Show what alexinspect does, in four commands and under five seconds."),
     "summary": ("cli.summary:summary", "Show the layers of a net, with shapes, parameters, operations and memory."),
     "log": ("cli.log:log", "Print what a version of Caffe would have logged while it built the net."),
+    "diff": ("cli.diff:diff", "Say in what a model differs from a reference log, and why that may be."),
+    "parse-log": ("cli.parse_log:parse_log", "Read a Caffe log: nets as tables or JSON, the net's text, training curves as CSV."),
     "dialects": ("cli.log:dialects", "List the versions of Caffe whose words are known, with what sets them apart."),
     "cost": ("cli.cost:cost", "Count the operations of a net, by kind: multiply-accumulates, additions, comparisons and so on."),
     "memory": ("cli.memory:memory", "Tell what memory a net takes, when, and the largest batch that fits."),

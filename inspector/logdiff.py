@@ -835,6 +835,8 @@ def diff(
     reference = nets[number]
     known = recognise.recognise(reference)
     words = dialects.load(dialect or known.dialect)
+    if "init" in words.say and "init" not in reference.places:  # it would have printed the net first
+        reference = replace(reference, begun=False)
     made = model(
         net,
         reference,

@@ -184,6 +184,14 @@ def printed(net: NetFacts) -> dict[str, Any]:
     return {layer.name: layer for layer in draft.proto.layer}
 
 
+def typed(net: NetFacts) -> None:
+    """Fill in the layers' types, which only the net's text says; splits have no place in it."""
+    layers = printed(net)
+    for layer in net.layers:
+        if not layer.type and (is_split(layer) or layer.name in layers):
+            layer.type = "Split" if is_split(layer) and layer.name not in layers else layers[layer.name].type
+
+
 def recovered(net: NetFacts) -> str:
     """The net's text as it was printed. Raises InspectorError where there is none or it was cut."""
     if net.text is None:

@@ -37,6 +37,7 @@ class Record:
     thread: str = ""
     time: str = ""  # MMDD hh:mm:ss.uuuuuu
     size: int = 0  # bytes of prefix as it was in the log; 0 where the log is masked
+    led: bool = False  # something stands before the prefix: a bullet, a line number, a quote mark
 
     @property
     def place(self) -> str:
@@ -77,9 +78,10 @@ def records(text: str) -> Iterator[Record]:
             continue
         if "\x1b" in line:
             line = _STEERING.sub("", line)
+        if "<" in line or "&" in line or "\xa0" in line:
+            line = _readable(line)
         match = _REAL.match(line) or (_HEADLESS.match(line) if not prefixed else None)
         if match is None and "]" in line:
-            line = _readable(line)
             match = _REAL.search(line) or _MASKED.match(line, _lead(line))
         if match is None:
             if last is not None and last.text.startswith(_LONG) and not _FOREIGN.match(line):
@@ -106,9 +108,9 @@ def _record(number: int, line: str, match: re.Match[str]) -> Record:
     file = re.split(r"[\\/]", parts["file"])[-1]
     clock = f"{parts['day']} {parts['clock']}" if "clock" in parts else ""
     size = match.end() - match.start() if clock else 0
-    return Record(
-        number, parts["level"] or "I", file, int(parts["at"]), line[match.end() :], parts.get("thread") or "", clock, size
-    )
+    led = 0 < match.start() == _lead(line)
+    text = line[match.end() :]
+    return Record(number, parts["level"] or "I", file, int(parts["at"]), text, parts.get("thread") or "", clock, size, led)
 
 
 def _lead(line: str) -> int:
@@ -131,13 +133,10 @@ def _closed(record: Record, rest: list[str]) -> Record:
         depth = 0
         kept: list[str] = []
         for line in rest:
-            line = _readable(line)
-            if depth <= 0 and not _FIELD.match(line) and not record.text.startswith("Window"):
+            if record.led:
                 line = line[_lead(line) :]
-                if not _FIELD.match(line) and len(kept) < len(rest) - 1:
-                    continue
-            elif re.match(r"\s*[-*•] ", line):
-                line = line[_lead(line) :]
+            if depth <= 0 and not _FIELD.match(line) and not record.text.startswith("Window") and len(kept) < len(rest) - 1:
+                continue
             depth += line.count("{") - line.count("}")
             kept.append(line)
         record.text = "\n".join([record.text, *kept])
@@ -341,6 +340,10 @@ class _Builder:
 
     def take(self, record: Record) -> None:
         kind, said = _statement(record.text, record.file)
+        if kind in ("bottom", "top") and self.stack and self.stack[-1].layers:
+            name = self.stack[-1].layers[-1].name  # it may have an arrow in it
+            if record.text.startswith((f"{name} <- ", f"{name} -> ")):
+                kind = "bottom" if record.text.startswith(" <-", len(name)) else "top"
         finished, self.finished = self.finished, None
         if kind == "memory" and finished is not None:
             finished.memory = said

@@ -33,14 +33,14 @@ class Recognised:
     debug: bool = False  # a debug build
     fork: str = ""
 
-    def sentence(self) -> str:
+    def sentence(self, what: str = "the reference") -> str:
         """What was recognised, and how surely."""
         build = ", a debug build" if self.debug else ""
         also = f" (or {', '.join(self.also)}, whose words and lines are the same)" if self.also else ""
         if self.confidence == "exact":
-            return f"the reference is of {self.version}{build}{also}, by its source lines"
+            return f"{what} is of {self.version}{build}{also}, by its source lines"
         by = "by its source lines" if self.confidence == "near" else "by its words only, for it has no source lines"
-        return f"the reference is of {self.version}{build}, {by}; it is compared as {self.dialect}"
+        return f"{what} is of {self.version}{build}, {by}; it is compared as {self.dialect}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ RANKS = (
         "inspector.memory_report",
         "inspector.receptive",
         "inspector.recognise",
+        "inspector.references",
         "inspector.summary",
         "inspector.summary_table",
         "inspector.training_log",
