@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from .tables import clean
+
 Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT = 760, 280  # of a panel, in pixels
@@ -42,8 +44,8 @@ def svg(panels: Sequence[Panel], title: str, x_title: str = "iteration") -> str:
     size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12" fill="#222">',
-        f'<title>{escape(title)}</title><rect width="{WIDTH}" height="{height}" fill="#fff"/>',
-        f'<text x="{LEFT}" y="24" font-size="15" font-weight="bold">{escape(title)}</text>',
+        f'<title>{_words(title)}</title><rect width="{WIDTH}" height="{height}" fill="#fff"/>',
+        f'<text x="{LEFT}" y="24" font-size="15" font-weight="bold">{_words(title)}</text>',
     ]
     for i, panel in enumerate(drawn):
         lines += _panel(panel, 36 + i * HEIGHT, (min(xs), max(xs)), x_title if i == len(drawn) - 1 else "")
@@ -70,7 +72,7 @@ def _panel(panel: Panel, top: float, span: tuple[float, float], x_title: str) ->
             bottom - (y - low) / (high - low) * (bottom - top - TOP),
         )
 
-    yield f'<text x="{LEFT}" y="{top + 18:.1f}" fill="#555">{escape(panel.title)}</text>'
+    yield f'<text x="{LEFT}" y="{top + 18:.1f}" fill="#555">{_words(panel.title)}</text>'
     for value in ticks(low, high):
         y = place(first, value)[1]
         yield f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>'
@@ -81,7 +83,7 @@ def _panel(panel: Panel, top: float, span: tuple[float, float], x_title: str) ->
         yield f'<text x="{x:.1f}" y="{bottom + 17:.1f}" text-anchor="middle">{value:g}</text>'
     yield f'<line x1="{LEFT}" x2="{right}" y1="{bottom:.1f}" y2="{bottom:.1f}" stroke="#222"/>'
     if x_title:
-        yield f'<text x="{right}" y="{bottom + 31:.1f}" text-anchor="end" fill="#555">{escape(x_title)}</text>'
+        yield f'<text x="{right}" y="{bottom + 31:.1f}" text-anchor="end" fill="#555">{_words(x_title)}</text>'
     for i, (name, points) in enumerate(panel.series.items()):
         colour = COLOURS[i % len(COLOURS)]
         at = [place(x, y) for x, y in points]
@@ -91,4 +93,9 @@ def _panel(panel: Panel, top: float, span: tuple[float, float], x_title: str) ->
             yield "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.2" fill="{colour}"/>' for x, y in at)
         y = top + TOP + 10 + 18 * i
         yield f'<line x1="{right + 12}" x2="{right + 30}" y1="{y - 4:.1f}" y2="{y - 4:.1f}" stroke="{colour}" stroke-width="2.5"/>'
-        yield f'<text x="{right + 36}" y="{y:.1f}">{escape(name)}</text>'
+        yield f'<text x="{right + 36}" y="{y:.1f}">{_words(name)}</text>'
+
+
+def _words(text: str) -> str:
+    """What a file says, as text of the picture."""
+    return escape(clean(text))

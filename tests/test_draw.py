@@ -56,6 +56,14 @@ def test_an_in_place_layer_that_reads_from_behind_its_maker_stands_alone() -> No
     assert all(drawn.boxes[edge.start].y < drawn.boxes[edge.end].y for edge in drawn.edges)
 
 
+@pytest.mark.parametrize("name", [r"\001\033[31m", r"\357\277\276", "]]>", "</title><script>"])
+def test_any_name_of_a_net_makes_a_well_formed_picture(name: str) -> None:
+    layer = f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ dim: 2 }} }} }}'
+    drawn = scene(inspector.loads(f'name: "{name}" {layer}'))
+    assert not ET.fromstring(svg(drawn)).findall(f".//{SVG}script")
+    assert dot(drawn).isprintable() or set(filter(lambda c: not c.isprintable(), dot(drawn))) == {"\n"}
+
+
 @st.composite
 def graphs(draw: st.DrawFn) -> tuple[list[tuple[float, float]], list[tuple[int, int]]]:
     count = draw(st.integers(1, 25))

@@ -383,7 +383,7 @@ def test_a_file_that_cannot_be_written_is_said_before_the_training(option: str, 
 
 def test_a_plot_is_well_formed_and_leaves_out_what_is_not_finite() -> None:
     points = [(0, 1.0), (10, 0.5), (20, float("nan")), (30, float("inf"))]
-    root = ET.fromstring(plot.svg([plot.Panel("a < b", {"<loss>": points}), plot.Panel("none", {})], "x & y"))
+    root = ET.fromstring(plot.svg([plot.Panel("a < b", {"<loss>": points}), plot.Panel("none", {})], "x & y\x01"))
     (curve,) = root.iter("{http://www.w3.org/2000/svg}polyline")
     assert len(curve.get("points").split()) == 2
     assert "<loss>" in [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]

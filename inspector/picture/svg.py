@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
+from ..tables import clean
 from .scene import LINE, Box, Scene, path
 
 # fill and edge of each family, in light and in dark
@@ -49,6 +50,7 @@ def svg(scene: Scene) -> str:
 
 def document(title: str, width: float, height: float, lines: Sequence[str], css: str = "") -> str:
     """Drawn lines as a whole document, with the style, the arrow head (`#a`) and a background."""
+    title = clean(title)
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
     arrow = 'viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"'
     parts = [
@@ -101,7 +103,7 @@ def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
 def dot(scene: Scene) -> str:
     """The same graph for Graphviz, which lays it out itself."""
     lines = [
-        f"digraph {_quoted(scene.name or 'net')} {{",
+        f"digraph {_quoted(clean(scene.name) or 'net')} {{",
         f"  rankdir={'LR' if scene.sideways else 'TB'};",
         '  node [shape=box style="rounded,filled" fontname="Helvetica" fontsize=11];',
         '  edge [fontname="Helvetica" fontsize=10 color="#777777"];',
