@@ -50,16 +50,16 @@ def image_options(command: F) -> F:
 def split(model: str, rest: Sequence[str], weights: str | None) -> tuple[Recipe, str | None, list[str]]:
     """The recipe of a MODEL, its weights, and the images, of what stands behind the MODEL.
 
-    The first is the weights, unless it is named as an image, or they are given otherwise: by --weights, or by a model that ships
-    with its own.
+    The first is the weights, unless it is a folder or named as an image, or they are given otherwise: by --weights, or by a model
+    that ships with its own.
     """
     from inspector import recipe as recipes
     from inspector.sources.picture import SUFFIXES
 
     recipe = recipes.of(model)
     images = list(rest)
-    named = bool(images) and Path(images[0]).suffix.lower() in SUFFIXES
-    if weights is None and images and not named and (recipe.weights is None or _is_weights(images[0])):
+    pictures = bool(images) and (Path(images[0]).suffix.lower() in SUFFIXES or Path(images[0]).is_dir())
+    if weights is None and images and not pictures and (recipe.weights is None or _is_weights(images[0])):
         if recipe.weights is None and model != "-" and options.is_weights(model) and not _is_weights(images[0]):
             return recipe, model, images  # a caffemodel holds the net and its weights
         weights = images.pop(0)

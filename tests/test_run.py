@@ -445,6 +445,7 @@ def test_what_is_wrong_for_all_images_is_said_once(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert result.stderr.count("the mean has 2 channels, and the input has 1") == 1
     assert not result.stdout
-    result = run("run", "caffenet", photos[0])  # a net without weights of its own: the image is not taken for them
-    assert result.exit_code == 2
-    assert "no weights are given" in result.stderr
+    for images in (photos[0], tmp_path, tmp_path / "*.png"):  # a net without weights of its own: they are not taken for them
+        result = run("run", "caffenet", images)
+        assert result.exit_code == 2
+        assert "no weights are given" in result.stderr
