@@ -246,8 +246,10 @@ def _net_inputs(graph: Graph, proto: Any, latest: dict[str, Blob]) -> None:
     elif shapes != inputs:
         _refuse_inputs(graph, "net-input-shape-count", f"needs an input_shape for each input and has {shapes}", a=inputs, b=shapes)
     for i, name in enumerate(proto.input):
-        sizes = proto.input_shape[i].dim if i < shapes else proto.input_dim[4 * i : 4 * i + 4]
-        latest[name] = Blob(name, None, tuple(sizes))
+        sizes = tuple(proto.input_shape[i].dim if i < shapes else proto.input_dim[4 * i : 4 * i + 4])
+        if not graph.edition.nd_blobs:  # a version without input_shape, gone on with all the same
+            sizes += (1,) * (4 - len(sizes))
+        latest[name] = Blob(name, None, sizes)
         graph.net_inputs.append(latest[name])
 
 

@@ -19,6 +19,7 @@ from .dialect import Dialect
 from .logparse import NetFacts
 
 FILE = Path(__file__).with_name("signatures.tsv")
+MOST = 0.75  # of the statements at a version's lines: the log is of a relative that changed a few, or was damaged
 _SSD = re.compile(r'type: "(?:PriorBox|MultiBoxLoss|DetectionOutput|AnnotatedData|DetectionEvaluate)"')
 
 
@@ -77,7 +78,7 @@ def recognise(net: NetFacts) -> Recognised:
     fork = _fork(net)
     if not seen:
         return Recognised(best.name, fork or f"the age of {best.name}", "words", (), debug, fork)
-    signature = _signature(seen) if share < 1 or fork else None
+    signature = _signature(seen) if share < MOST or fork else None
     if fork and not fork.startswith("SSD"):
         version = signature.name if signature and signature.name.startswith(fork.split()[0]) else fork
         return Recognised(best.name, version, "near", (), debug, version)
@@ -91,7 +92,7 @@ def recognise(net: NetFacts) -> Recognised:
         best = _nearest(net, known, signature.until)
         version = "BVLC Caffe of " + " to ".join(dict.fromkeys((signature.since, signature.until)))
         return Recognised(best.name, version, "near", (), _is_debug(net, best), "")
-    best = _nearest(net, known, "") if share < 0.5 else best
+    best = best if share >= MOST else _nearest(net, known, "")
     return Recognised(best.name, f"a relative of BVLC Caffe {best.name}", "near", (), debug, "")
 
 
@@ -152,7 +153,7 @@ def _signature(seen: Mapping[str, set[str]]) -> Signature | None:
 
     best = max(signatures(), key=met)
     enough, share, _ = met(best)
-    return best if enough and share >= 0.75 else None
+    return best if enough and share >= MOST else None
 
 
 def _alike(net: NetFacts, words: Dialect) -> tuple[int, int]:

@@ -50,7 +50,9 @@ class _Knob(NamedTuple):
 
 
 def shapes_of(layer: Any, reads: Sequence[Shape], edition: Edition) -> list[Shape] | None:
-    """What a layer would make of bottoms of these shapes; None where it refuses them."""
+    """What a layer would make of bottoms of these shapes; None where it refuses them, or they are not all known."""
+    if len(reads) != len(layer.proto.bottom):
+        return None
     try:
         shapes = [tuple(shape) for shape in layer.shapes(*reads)]
     except (InspectorError, ArithmeticError, IndexError):
