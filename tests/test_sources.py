@@ -760,3 +760,10 @@ def test_an_image_is_no_list(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
     with pytest.raises(UnreadableError, match="this is a PNG image"):
         read_list(tmp_path / "x.png")
+
+
+def test_text_in_hdf5_is_called_so(tmp_path: Path) -> None:
+    with hdf5.writing(tmp_path / "x.h5") as file:
+        file.append(data=np.zeros((2, 3), np.float32))
+        file.strings("names", ["a", "bc"])
+    assert hdf5.contents(tmp_path / "x.h5") == [("data", (2, 3), "float32"), ("names", (2,), "text")]

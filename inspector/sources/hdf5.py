@@ -184,7 +184,8 @@ def contents(path: Path) -> list[tuple[str, Shape, str]]:
 
     def note(name: str, item: Any) -> None:
         if isinstance(item, h5py_module().Dataset):
-            found.append((name, tuple(item.shape or ()), str(item.dtype)))
+            kind = "text" if h5py_module().check_string_dtype(item.dtype) else str(item.dtype)
+            found.append((name, tuple(item.shape or ()), kind))
 
     with hdf5_errors(path), h5py_module().File(path, "r") as file:
         file.visititems(note)
