@@ -104,14 +104,14 @@ def read_lmdb(content: bytes) -> None:
 
 def read_log(content: bytes) -> None:
     """The nets of a log, as text and prototxt again, and the first held against a model."""
-    from inspector import logdiff, logparse
+    from inspector import logdiff, logmodel, logparse
 
     reader = logparse.Reader()
     for record in logparse.records(content.decode("utf-8", "surrogateescape")):
         reader.take(record)
     for net in reader.nets:
-        logdiff.printed(net)
-        logdiff.recovered(net)
+        logmodel.printed(net)
+        logmodel.recovered(net)
     if reader.nets:
         for difference in logdiff.diff(model_of_logs(), reader.nets, 0).differences:
             str(difference)
