@@ -22,6 +22,8 @@ from .net import PHASES, Net
 from .translate import read, translated
 from .whatif import batch_size
 
+_NAMES_FILE = re.compile(r"(?:Attempting to upgrade [\w ]+ using deprecated [\w ]+|.*Failed to parse NetParameter file): (.*)")
+
 
 @dataclass(slots=True)
 class Modelled:
@@ -61,7 +63,7 @@ def model(
     opened = net.opened
     stated = _state(reference)
     if stated is not None and not level and not stages:
-        level, stages = stated.level, list(stated.stage)
+        level, stages = stated.level, _callers(stated.stage, opened.proto.state.stage)
     edition = replace(words.edition, debug=debug)
     if edition.state == "caller" and stated is not None and not stated.HasField("level"):
         edition = replace(edition, state="phase")  # as the test nets of solvers, which are given no level
@@ -83,7 +85,9 @@ def model(
             break
         given.update(more)
         made = built(given)
-    spoken = log.of(made, words, file=net.opened.name, debug=debug, rows=_rows(reference), lenient=not reference.fatal)
+    spoken = log.of(
+        made, words, file=_file(reference) or net.opened.name, debug=debug, rows=_rows(reference), lenient=not reference.fatal
+    )
     lines = list(spoken)
     facts = logparse.of_lines(lines)
     facts.phase = facts.phase or net.phase
@@ -109,6 +113,17 @@ def _state(reference: NetFacts) -> Any:
         return prototxt.parse(found[0], caffe_pb2.NetParameter, "<reference>").message.state  # type: ignore[attr-defined]
     except InspectorError:
         return None
+
+
+def _callers(stated: Sequence[str], own: Sequence[str]) -> list[str]:
+    """The stages that a caller gave: those that the reference states without the file's own, which stand first."""
+    return list(stated[len(own) :] if list(stated[: len(own)]) == list(own) else stated)
+
+
+def _file(reference: NetFacts) -> str:
+    """The path by which the reference names its net; empty where nothing that names it was printed."""
+    named = (_NAMES_FILE.fullmatch(record.text.rstrip("\n")) for record in (*reference.before, *reference.records))
+    return next((match[1] for match in named if match), "")
 
 
 def _unsettled(graph: Graph, reference: NetFacts, assumptions: list[str]) -> dict[str, Shape]:

@@ -12,6 +12,7 @@ from .logparse import NetFacts, Record, impersonal, is_cut
 
 _NOISE = re.compile(r"Prefetch batch|\s+Read time|Transform time|Waiting for data|Restarting data|Cannot create Cu")
 _OPENED = re.compile(r"Opened l(?:mdb|eveldb) ")
+_PARSER = "[libprotobuf "  # a line of protobuf's own, which no log of Caffe has
 _BANNER = "Initializing net from parameters"
 
 
@@ -22,7 +23,7 @@ def strict(theirs: NetFacts, ours: Modelled, name: str, model_name: str) -> list
     where the reference has that line does not matter, nor that it has none.
     """
     records = [record for record in (*theirs.before, *theirs.records) if not _NOISE.match(record.text)]
-    lines = ours.lines
+    lines = [line for line in ours.lines if not line.masked().startswith(_PARSER)]
     if ours.words.order.database == "setup":
         opened = {record.text for record in records if _OPENED.match(record.text)}
         if opened <= {line.text for line in lines}:

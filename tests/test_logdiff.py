@@ -333,3 +333,30 @@ def test_published_nets_are_met(reference: Path) -> None:
         outcome = logdiff.diff(logmodel.open_phase(str(case.prototxt), case.phase), nets, case.net)
         left = [difference for difference in outcome.differences if "mem_group_size" not in str(difference)]
         assert not left, f"{case.name}: {[str(difference) for difference in left]}"
+
+
+def test_strict_takes_the_stages_and_the_path_of_the_reference_as_its_own(tmp_path: Path) -> None:
+    """The file's own stages are not given twice, and a reference made in another folder names the same net."""
+    (tmp_path / "there").mkdir()
+    model = tmp_path / "there" / "staged.prototxt"
+    model.write_text("""
+        state { stage: "deploy" }
+        input: "x" input_dim: 2 input_dim: 3 input_dim: 4 input_dim: 5
+        layers { name: "r" type: RELU bottom: "x" top: "y" include { stage: "deploy" stage: "more" } }
+    """)
+    made = CliRunner().invoke(main, ["log", str(model), "--stage", "more"])
+    reference = tmp_path / "reference.log"
+    reference.write_text(made.stdout.replace(str(model), "elsewhere/staged.prototxt"))
+    assert made.stdout.count('stage: "deploy"') == 2 and "elsewhere" in reference.read_text()
+    assert run(model, reference, "--strict").return_value == 0
+
+
+def test_strict_leaves_out_what_protobuf_said(tmp_path: Path) -> None:
+    model = tmp_path / "unread.prototxt"
+    model.write_text('layer { name: "r" typo: "ReLU" }')
+    made = CliRunner().invoke(main, ["log", str(model)]).stdout.splitlines(keepends=True)
+    assert made[0].startswith("[libprotobuf ERROR")
+    reference = tmp_path / "reference.log"
+    for lines in (made, made[1:]):
+        reference.write_text("".join(lines))
+        assert run(model, reference, "--strict").return_value == 0
