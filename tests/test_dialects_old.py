@@ -265,6 +265,21 @@ def test_layers_before_rc3_checked_in_their_own_words(version: str, layer: str, 
     assert said(text, version)[-1].replace("0x0 vs. 0x0", "0x…").startswith("F " + words)
 
 
+@pytest.mark.parametrize(
+    ("version", "line"), [("v0.999", 89), ("rc", 86), ("rc2", 94), ("rc3", 173), ("1.0", 175), ("master", 177)]
+)
+def test_padding_is_folded_into_windows_only(version: str, line: int) -> None:
+    text = """
+    input: "x" input_dim: 2 input_dim: 3 input_dim: 4 input_dim: 5
+    layers { layer { name: "p" type: "padding" pad: 2 } bottom: "x" top: "p" }
+    layers { layer { name: "r" type: "relu" } bottom: "p" top: "r" }
+    """
+    assert said(text, version)[-1] == (
+        f'F upgrade_proto.cpp:{line}] Check failed: (layer_param.type() == "conv") || (layer_param.type() == "pool") '
+        "Padding layer input to non-convolutional / non-pooling layer type relu"
+    )
+
+
 def test_dummy_data_without_sizes_lacked_a_num() -> None:
     (*_, last) = said("layers { name: 'd' type: DUMMY_DATA top: 'a' }", "rc2")
     assert last.startswith("F dummy_data_layer.cpp:19] Check failed: param.num_size() == 1 ")
