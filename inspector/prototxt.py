@@ -955,7 +955,7 @@ class _Reader:
             candidates = {word.decode().lower().removesuffix("_param"): word.decode() for word in known}
             wanted = name.decode("utf-8", "replace").lower().removesuffix("_param")
             close = get_close_matches(wanted, candidates, 1, 0.8)
-            self.suggested[key] = f"did you mean '{candidates[close[0]]}'" if close else ""
+            self.suggested[key] = f"did you mean '{candidates[close[0]]}'?" if close else ""
         return self.suggested[key]
 
     def _find(

@@ -336,7 +336,7 @@ def test_reading_goes_on_after_what_is_unknown():
     kinds = ["unknown-field", "unknown-field", "unknown-enum-value", *["unknown-field"] * 4, *["wrong-value-type"] * 2]
     assert [finding.code for finding in document.findings] == kinds
     finding = document.findings[1]
-    assert finding.remedy == "did you mean 'kernel_size'" and (finding.layer, finding.layer_type) == ("conv", "Convolution")
+    assert finding.remedy == "did you mean 'kernel_size'?" and (finding.layer, finding.layer_type) == ("conv", "Convolution")
     facts = {"message_type": "caffe.ConvolutionParameter", "field": "kernel_siz", "value": "3"}
     assert facts.items() <= finding.values.items()
     assert "layer 'conv' (Convolution): 'kernel_siz' is no field of caffe.ConvolutionParameter; did you mean" in str(finding)
@@ -345,12 +345,12 @@ def test_reading_goes_on_after_what_is_unknown():
 @pytest.mark.parametrize(
     ("text", "remedy"),
     [
-        ("layer { pooling: 3 }", "did you mean 'pooling_param'"),
-        ("layer { Type: 'x' }", "did you mean 'type'"),
+        ("layer { pooling: 3 }", "did you mean 'pooling_param'?"),
+        ("layer { Type: 'x' }", "did you mean 'type'?"),
         ("layer { permute_param {} }", ""),
         ("layer { transpose_param {} }", ""),
-        ("layers { type: 'Data' }", "did you mean 'DATA'"),
-        ("layers { type: INNER_PRODUKT }", "did you mean 'INNER_PRODUCT'"),
+        ("layers { type: 'Data' }", "did you mean 'DATA'?"),
+        ("layers { type: INNER_PRODUKT }", "did you mean 'INNER_PRODUCT'?"),
         ("layers { type: ROI_POOLING }", ""),
     ],
 )
