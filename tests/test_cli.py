@@ -85,6 +85,13 @@ def test_every_command_is_what_the_list_says(name: str) -> None:
     assert COMMANDS[name][1].split()[0] in result.stdout
 
 
+def test_the_version_costs_no_click_and_says_what_click_would() -> None:
+    code = "import sys; sys.argv[1:] = ['--version']; from cli.entry import main; main(); assert 'click' not in sys.modules"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout == CliRunner().invoke(main, ["--version"], prog_name="alexinspect").stdout
+
+
 def test_help_imports_no_command() -> None:
     code = "import sys; from cli.main import main; main(['--help'], standalone_mode=False); print(*sys.modules, file=sys.stderr)"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

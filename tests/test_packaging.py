@@ -71,7 +71,7 @@ def test_wheel_says_what_the_project_says(wheel: dict[str, bytes]) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
     scripts = configparser.ConfigParser()
     scripts.read_string(wheel[f"{info}/entry_points.txt"].decode())
-    assert dict(scripts["console_scripts"]) == {"alexinspect": "cli.main:main"}
+    assert dict(scripts["console_scripts"]) == {"alexinspect": "cli.entry:main"}
 
 
 @needs_build
