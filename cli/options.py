@@ -95,6 +95,13 @@ class How:
         return [net for net in (first, second) if net.layers] or [first]
 
 
+def content(path: str) -> bytes:
+    """The bytes of a file; of - those that come through stdin."""
+    from inspector.files import read_bytes
+
+    return sys.stdin.buffer.read() if path == "-" else read_bytes(path)
+
+
 def _from_stdin(rest: dict[str, Any]) -> Net:
     """The net that comes through stdin; a binary one rests in a file until the command ends, because weights are read when used."""
     import inspector

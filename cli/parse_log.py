@@ -42,16 +42,15 @@ NAMES = ("net", *(column.title for column in COLUMNS))
 def parse_log(log: str, wanted: int | None, prototxt: bool, training: bool, prefix: str | None, form: str) -> int:
     """Read a Caffe log: nets as tables or JSON, the net's text, training curves as CSV.
 
-    The log may be of any version, real or masked, cut at either end, with other output in between, of several nets.
+    The log may be of any version, real or masked, cut at either end, with other output in between, of several nets; - is stdin.
 
     Exit status: 0 all well, 1 the net's text or the log is not whole (with --prototxt), 2 trouble.
     """
     from inspector import logmodel, logparse
-    from inspector.files import read_bytes
 
     if sum((prototxt, training, prefix is not None)) > 1 + (training and prefix is not None):
         raise click.UsageError("--prototxt and --training answer different questions")
-    text = logparse.decoded(read_bytes(log))
+    text = logparse.decoded(options.content(log))
     if training or prefix is not None:
         return _training(log, text, form, prefix)
     nets = logparse.read(text)

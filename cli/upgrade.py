@@ -9,7 +9,7 @@ import click
 
 from inspector.errors import Finding, InspectorError, UnreadableError
 
-from . import show
+from . import options, show
 
 # what an event of inspector.upgrade means
 UPGRADES = {
@@ -45,9 +45,8 @@ def upgrade(source: str, target: str) -> None:
 def upgraded(source: str) -> tuple[bytes, list[str]]:
     """The content of the upgraded file, and what was upgraded in it. Raises InspectorError for what Caffe would refuse."""
     from inspector import opening
-    from inspector.files import read_bytes
 
-    data = sys.stdin.buffer.read() if source == "-" else read_bytes(source)
+    data = options.content(source)
     name = "<stdin>" if source == "-" else source
     opening.refuse_foreign(data, name)
     return _binary(data, name) if opening.looks_binary(data) else _text(data, name)

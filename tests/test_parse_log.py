@@ -392,3 +392,9 @@ def test_damaged_logs_are_read_all_the_same(seed: int) -> None:
         logmodel.printed(net)
         json.dumps(logparse.data(net))
     training_log.read(logparse.records(text))
+
+
+def test_a_log_comes_through_stdin() -> None:
+    log = next((ROOT / "models" / "lenet" / "reference").glob("*.log"))
+    piped = CliRunner().invoke(main, ["parse-log", "-", "--prototxt"], input=log.read_bytes(), standalone_mode=False)
+    assert piped.return_value == 0 and piped.stdout == run(log, "--prototxt").stdout != ""
