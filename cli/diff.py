@@ -119,6 +119,8 @@ def diff(
         return _show(_all(check_all, asked), form)
     if model is None or reference is None:
         raise click.UsageError("name a MODEL and a REFERENCE.log, or a folder with --check-all")
+    if model == reference == "-" or (accept and reference == "-"):
+        raise click.UsageError("- is stdin: it is one file, and cannot be written to")
     if accept:
         return _accept(model, reference, asked)
     nets = _nets(reference)
@@ -140,9 +142,8 @@ class Asked:
 def _nets(log: str) -> list[NetFacts]:
     """The nets in a log. Raises InspectorError where there is none."""
     from inspector import logparse
-    from inspector.files import read_bytes
 
-    nets = logparse.read(logparse.decoded(read_bytes(log)))
+    nets = logparse.read(logparse.decoded(options.content(log)))
     if not nets:
         remedy = "a log has lines such as 'Creating Layer conv1'"
         raise InspectorError(f"'{log}' tells of no net that was built", code="file", remedy=remedy)

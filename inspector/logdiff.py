@@ -524,7 +524,9 @@ class Comparison:
             self._take(r, "dim")
             return ""
         changes = self.settings.get(r, [])
-        stated = {_short(path): (before, after) for path, before, after in changes}
+        stated = {
+            _short(path): (before, after) for path, before, after in changes if "filler" not in path
+        }  # no shape depends on one
         if "type" in stated:
             self._take(r, "type")
             return f"type {stated['type'][0]} became {stated['type'][1]}?"

@@ -360,3 +360,16 @@ def test_strict_leaves_out_what_protobuf_said(tmp_path: Path) -> None:
     for lines in (made, made[1:]):
         reference.write_text("".join(lines))
         assert run(model, reference, "--strict").return_value == 0
+
+
+def test_a_reference_may_come_through_stdin() -> None:
+    reference = (ROOT / "models" / "caffenet" / "reference" / "deploy.TEST.master.log").read_bytes()
+    assert CliRunner().invoke(main, ["diff", "caffenet", "-"], input=reference).exit_code == 0
+    assert CliRunner().invoke(main, ["diff", "caffenet", "-", "--accept"], input=reference).exit_code == 2
+
+
+def test_a_filler_is_no_cause_of_a_shape() -> None:
+    outcome = held("lenet/deploy.TEST.master", ("kernel_size: 5", "kernel_size: 4"), ('type: "xavier"', 'type: "constant"'))
+    [shape] = [difference for difference in outcome.differences if "20 24 24" in difference.message]
+    assert "kernel_size 5 became 4?" in shape.message
+    assert "constant" not in shape.message
