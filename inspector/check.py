@@ -26,7 +26,6 @@ SEVERITIES = ("error", "warning", "note")
 
 # types whose tops are results: people read them
 RESULTS = frozenset(("Accuracy", "ArgMax", "HDF5Output", "Python", "Sigmoid", "Silence", "Softmax"))
-FED = frozenset(("DummyData", "Input", "MemoryData"))  # sources without files
 DOUBLED = {"SoftmaxWithLoss": "Softmax", "InfogainLoss": "Softmax", "SigmoidCrossEntropyLoss": "Sigmoid"}  # losses that contain one
 POLICIES = {  # lr_policy -> the fields that it needs (SGDSolver::GetLearningRate)
     "fixed": (),

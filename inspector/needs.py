@@ -62,10 +62,3 @@ def _learns(specs: Any, index: int, edition: Edition) -> bool:
     """Whether a parameter has a learning rate; the default multiplier is 1."""
     rate = specs[index].lr_mult if index < len(specs) else 1.0
     return rate > 0 if edition.learns == "positive" else rate != 0
-
-
-def force(graph: Graph) -> None:
-    """What `force_backward` adds for the executor, after the log has been said: every layer that allows it, every bottom."""
-    for node in graph.nodes:
-        node.backward = True
-        node.bottom_backward = [b or node.layer.can_force_backward(i) for i, b in enumerate(node.bottom_backward)]

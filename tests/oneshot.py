@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from google.protobuf import text_format
 
 from caffe_proto import caffe_pb2
@@ -67,6 +68,19 @@ def refused_line(prototxt: Path) -> str | None:
     """What Caffe said when it refused the case, as `file.cpp:12] Check failed: ...`, pointers masked; None where it accepted it."""
     fatal = prototxt.with_suffix(".fatal")
     return mask(fatal.read_text().strip().split(maxsplit=3)[3]) if fatal.is_file() else None
+
+
+def hold(prototxt: Path) -> None:
+    """Assert that a case is refused with Caffe's words, or that every array agrees."""
+    words = refused_line(prototxt)
+    if words is not None:
+        with pytest.raises(Refusal) as caught:
+            shapes_of(prototxt)
+        assert caffe_words(caught.value) == words
+        return
+    cases = run_case(prototxt)
+    assert cases
+    assert not [str(case) for case in cases if not case.ok]
 
 
 def mask(line: str) -> str:

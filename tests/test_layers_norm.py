@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inspector.errors import Refusal
 from inspector.layers import base
 
 from . import naive_window as naive
@@ -20,14 +19,7 @@ SHAPE = (2, 7, 5, 4)
 @pytest.mark.skipif(not CASES, reason="no reference folder: set ALEXINSPECT_REFERENCE to the answers of real Caffe")
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_caffe(path):
-    words = oneshot.refused_line(path)
-    if words is not None:
-        with pytest.raises(Refusal) as caught:
-            oneshot.shapes_of(path)
-        assert oneshot.caffe_words(caught.value) == words
-        return
-    cases = oneshot.run_case(path)
-    assert cases and not [str(case) for case in cases if not case.ok]
+    oneshot.hold(path)
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 15])  # 15: more than there are channels or pixels

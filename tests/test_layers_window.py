@@ -22,14 +22,7 @@ CASES = oneshot.prototxts(reference_folder(), *TYPES) if reference_folder() else
 @pytest.mark.skipif(not CASES, reason="no reference folder: set ALEXINSPECT_REFERENCE to the answers of real Caffe")
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_caffe(path):
-    words = oneshot.refused_line(path)
-    if words is not None:
-        with pytest.raises(Refusal) as caught:
-            oneshot.shapes_of(path)
-        assert oneshot.caffe_words(caught.value) == words
-        return
-    cases = oneshot.run_case(path)
-    assert cases and not [str(case) for case in cases if not case.ok]
+    oneshot.hold(path)
 
 
 # ---- filters

@@ -24,7 +24,6 @@ from ..window import Window
 
 FEW_CHANNELS = 4
 LINE = 16  # floats between which arrays begin: 64 bytes
-PIXEL_STEPS = {"conv", "deconv", "pool", "lrn"}
 
 
 class Border(NamedTuple):
