@@ -179,8 +179,9 @@ def sizes(shape: tuple[int, ...], form: str) -> list[int] | str:
 
 
 def draw(path: Path, record: Record) -> None:
+    from inspector.files import made
     from inspector.preprocess import save_image
     from inspector.sources.making import drawn
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made(path.parent)
     save_image(path, drawn(record.image))

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import click
 
 from inspector.errors import InspectorError
+from inspector.files import made
 
 from . import show
 
@@ -27,8 +28,7 @@ def demo(context: click.Context, out: str | None) -> None:
     its weights, and the filters of that net drawn. Each step shows the command that did it. Exit status 0: all of it worked.
     """
     with nullcontext(out) if out else TemporaryDirectory(prefix="alexinspect-demo-") as folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        failed = _tour(context, Path(folder) / "filters.png")
+        failed = _tour(context, made(Path(folder)) / "filters.png")
     if failed:
         raise InspectorError(
             f"the tour did not get through: {', '.join(failed)}", code="demo-failed", remedy="see alexinspect doctor"

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from inspector.errors import InspectorError
+from inspector.files import file_name, made, replacing
 
 from . import options, show
 from .options import How
@@ -31,26 +32,22 @@ def dfd(model: str, layer: str | None, how: How, output: str | None, everything:
     if everything == (layer is not None):
         raise InspectorError("name a LAYER, or say --all", code="which-stage", remedy="alexinspect dfd alexnet conv2")
     if layer is not None:
-        target = Path(output or f"{_file(layer)}.svg")
+        target = Path(output or f"{file_name(layer)}.svg")
         _write(target, pictures.picture(pictures.stage(net, layer), _shapes(net)))
         show.remark(f"stage of '{layer}' drawn to {target}")
         return 0
-    folder = Path(output or f"{_file(net.name or 'net')}-stages")
+    folder = Path(output or f"{file_name(net.name or 'net')}-stages")
     _all(net, folder)
     return 0
 
 
 def _all(net: Any, folder: Path) -> None:
-    from inspector.files import trouble
     from inspector.picture import dfd as pictures
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise trouble(folder, error, "make") from None
+    made(folder)
     drawn = []
     for number, rows in enumerate(pictures.stages(net), 1):
-        name = f"{number:03d}-{_file(rows[0].name)}.svg"
+        name = f"{number:03d}-{file_name(rows[0].name)}.svg"
         _write(folder / name, pictures.picture(rows, _shapes(net)))
         drawn.append((rows[0].name, name))
     if not drawn:
@@ -63,13 +60,6 @@ def _shapes(net: Any) -> dict[str, Any]:
     return {name: blob.shape for name, blob in net.blobs.items()}
 
 
-def _file(name: str) -> str:
-    """A layer's name as a file name."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "layer"
-
-
 def _write(path: Path, text: str) -> None:
-    from inspector.files import replacing
-
     with replacing(path) as file:
         file.write(text.encode())

@@ -287,12 +287,9 @@ class _Pictures:
 
     def _path(self, name: str, blob: str) -> Path:
         """A new name in the folder: the image's, and the blob's where there are several."""
-        try:
-            self.target.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            from inspector.files import trouble
+        from inspector.files import made
 
-            raise trouble(self.target, error, "write") from None
+        made(self.target)
         stem = "-".join(part for part in (Path(name).stem, blob.replace("/", "_")) if part)
         path = self.target / f"{stem}.png"
         for number in count(2):

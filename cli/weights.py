@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from inspector.errors import InspectorError, MissingExtra
+from inspector.errors import InspectorError
+from inspector.files import file_name, made, replacing
 from inspector.tables import Column, number, size
 
 from . import options, show
@@ -150,7 +151,7 @@ def _words(stored: Any, found: list[Any], matching: Any) -> list[str]:
 
 
 def _draw(chosen: list[Any], path: str) -> None:
-    from inspector.files import replacing
+    from inspector.sources.picture import pillow
     from inspector.weight_stats import filter_grid
 
     blob = next((blob for layer in chosen for blob in layer.blobs if len(blob.shape) == 4 and not blob.legacy), None) or next(
@@ -158,33 +159,24 @@ def _draw(chosen: list[Any], path: str) -> None:
     )
     if blob is None:
         raise InspectorError("no chosen blob has filters (4 axes)", code="no-filters", remedy="choose a convolution with --layer")
-    try:
-        from PIL import Image
-    except ImportError:
-        message = "writing pictures needs Pillow"
-        raise MissingExtra(message, code="missing-extra", remedy="pip install 'alexinspect[images]'") from None
+    image = pillow()
     grid = filter_grid(blob.read())
     scale = max(1, 400 // max(grid.shape[:2]))  # small filters are drawn large enough to see
-    picture = Image.fromarray(grid.repeat(scale, 0).repeat(scale, 1))
+    picture = image.fromarray(grid.repeat(scale, 0).repeat(scale, 1))
     with replacing(path) as file:
-        picture.save(file, format=Image.registered_extensions().get(Path(path).suffix.lower(), "PNG"))
+        picture.save(file, format=image.registered_extensions().get(Path(path).suffix.lower(), "PNG"))
     show.remark(f"{blob.name} drawn to {path}, {picture.width} x {picture.height}")
 
 
 def _export(chosen: list[Any], folder: Path) -> None:
     import numpy as np
 
-    from inspector.files import replacing, trouble
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise trouble(folder, error, "make") from None
+    made(folder)
     names: set[str] = set()
     for layer in chosen:
         if not layer.blobs:
             continue
-        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in layer.name).lstrip(".") or "layer"
+        name = file_name(layer.name)
         while name in names:  # two layers of one name, or names that differ in odd characters only
             name += "_"
         names.add(name)

@@ -80,6 +80,20 @@ def _read_pipe(descriptor: int, path: str | os.PathLike[str]) -> bytes:
             raise UnreadableError(f"more than {PIPE_LIMIT >> 20} MiB came through the pipe '{os.fspath(path)}'", code="file")
 
 
+def file_name(name: str) -> str:
+    """A layer's name as the name of a file in any folder: odd characters become underscores."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "layer"
+
+
+def made(folder: Path) -> Path:
+    """A folder that is there from now on. Raises UnreadableError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise trouble(folder, error, "make") from None
+    return folder
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write that takes `path`'s place when the block ends well; otherwise what was there stays as it was.

@@ -157,3 +157,11 @@ def test_a_stage_runs_from_one_weighted_layer_to_the_next(tmp_path: Path) -> Non
     assert len(pictures) == 58  # 57 convolutions and a classifier
     assert all(picture.name in (folder / "index.html").read_text() for picture in pictures)
     assert CliRunner().invoke(main, ["dfd", "alexnet"]).exit_code == 2
+
+
+@pytest.mark.parametrize("words", [["dfd", "lenet", "--all", "-o"], ["demo", "--out"]])
+def test_a_folder_that_cannot_be_made_is_one_message(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "taken").write_text("a file, where a folder should be")
+    result = CliRunner().invoke(main, [*words, str(tmp_path / "taken" / "out")])
+    assert result.exit_code == 2
+    assert "cannot make" in result.stderr

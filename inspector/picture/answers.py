@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InspectorError, MissingExtra
+from ..sources.picture import opened
 from ..weight_stats import filter_grid
-from .page import Extra
+from .page import Extra, encoded
 
 if TYPE_CHECKING:
     from ..classify import Output
@@ -41,31 +41,12 @@ def _caption(name: str, value: np.ndarray) -> str:
 def _tiles(value: np.ndarray) -> bytes:
     grid = filter_grid(np.nan_to_num(value[:CHANNELS, None]))
     scale = max(1, WIDE // grid.shape[1])
-    return _png(grid.repeat(scale, 0).repeat(scale, 1))
+    return encoded(grid.repeat(scale, 0).repeat(scale, 1))
 
 
 def _photo(path: str) -> bytes:
     """The image file, made small."""
-    image_module = _pillow()
-    try:
-        with image_module.open(path) as image:
-            small = image.convert("RGB")
-    except (OSError, ValueError) as error:
-        raise InspectorError(f"cannot draw '{path}': {error}", code="file") from None
+    with opened(Path(path)) as image:
+        small = image.convert("RGB")
     small.thumbnail((WIDE, WIDE))
-    return _png(np.asarray(small))
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    out = BytesIO()
-    _pillow().fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError:
-        message = "pictures on the page need Pillow"
-        raise MissingExtra(message, code="missing-extra", remedy="pip install 'alexinspect[images]'") from None
-    return Image
+    return encoded(np.asarray(small))

@@ -10,10 +10,12 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import cost, receptive
+from ..errors import MissingExtra
 from ..graph import Blob, Node
 from ..layers import Shape
 from ..summary import Row, inserted
@@ -23,6 +25,8 @@ from .scene import path as edge_path
 from .svg import COLOURS, labels
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..net import Net
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -241,14 +245,18 @@ def _stats(weights: str) -> dict[str, tuple[list[Any], str]]:
 
 
 def _filters(blob: Any) -> str:
-    try:
-        from PIL import Image
-    except ImportError:  # the page is whole without the picture
-        return ""
-    from io import BytesIO
-
     from ..weight_stats import filter_grid
 
+    try:
+        return png(encoded(filter_grid(blob.read())))
+    except MissingExtra:  # the page is whole without the picture
+        return ""
+
+
+def encoded(pixels: np.ndarray) -> bytes:
+    """Pixels, (height, width, 3) of bytes, as a PNG. Raises MissingExtra without Pillow."""
+    from ..sources.picture import pillow
+
     out = BytesIO()
-    Image.fromarray(filter_grid(blob.read())).save(out, "PNG")
-    return png(out.getvalue())
+    pillow().fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
